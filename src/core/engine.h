@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The contract between the machine and what executes its processors. An engine is one folder under src/engine with one
+ * struct engine_ops; the list is generated from src/engine/meson.build (engines[]).
+ */
+#ifndef CORE_ENGINE_H
+#define CORE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/memory.h"
+#include "x86/cpuid.h"
+#include "x86/state.h"
+
+struct error;
+struct engine;
+struct vcpu;
+
+/*
+ * What an engine calls. All of these come from a vCPU's thread in `run`, with no engine lock held and the machine lock
+ * not held: the board takes it.
+ */
+struct engine_host {
+    void *opaque;
+    /* One access of 1, 2 or 4 bytes to a port. */
+    uint32_t (*port_read)(void *opaque, uint16_t port, unsigned size);
+    void (*port_write)(void *opaque, uint16_t port, unsigned size, uint32_t value);
+    /* One access of 1, 2, 4 or 8 bytes that RAM does not answer. */
+    uint64_t (*mmio_read)(void *opaque, uint64_t gpa, unsigned size);
+    void (*mmio_write)(void *opaque, uint64_t gpa, unsigned size, uint64_t value);
+    /* An EOI for a level-triggered vector was written to a local APIC (for the IOAPIC). */
+    void (*eoi)(void *opaque, uint8_t vector);
+    /* INTA cycle: the PIC's vector for an ExtINT; -1 when the request went away. */
+    int (*pic_acknowledge)(void *opaque);
+    /* Machine time in nanoseconds, and whether it stands still; any thread. */
+    uint64_t (*now)(void *opaque);
+};
+
+struct engine_config {
+    struct guest_memory *memory;
+    const struct engine_host *host;
+    unsigned cpu_count;             /* 1..32; APIC ids are 0..cpu_count-1 */
+    const struct cpuid_model *cpu;  /* what CPUID shows */
+};
+
+enum vm_exit_kind {
+    VM_EXIT_INTERRUPTED, /* engine->kick was called; nothing is wrong, run again when wanted */
+    VM_EXIT_SHUTDOWN,    /* triple fault, or shutdown state; `text` says what led there */
+    VM_EXIT_RESET,       /* the processor asked for a machine reset (INIT on the BSP is not one) */
+    VM_EXIT_ERROR,       /* the engine cannot go on; `text` says why. The machine stops, the process lives. */
+};
+
+struct vm_exit {
+    enum vm_exit_kind kind;
+    char text[512];
+};
+
+struct engine_ops {
+    const char *name;
+    const char *help;
+
+    /* Usable here? False and *err with the reason. Cheap; no side effects. */
+    bool (*probe)(struct error **err);
+
+    /* Makes an engine for a machine; config and what it points to outlive it. NULL and *err on failure. */
+    struct engine *(*open)(const struct engine_config *config, struct error **err);
+    /* All vCPU threads have returned from run for good. */
+    void (*close)(struct engine *e);
+
+    /* Number `index` in 0..cpu_count-1. Any thread, before run. Owned by the engine. */
+    struct vcpu *(*vcpu_new)(struct engine *e, unsigned index, struct error **err);
+
+    /*
+     * Runs the vCPU on the calling thread (always the same one for a vCPU) until something in vm_exit_kind happens. HLT and
+     * waiting for SIPI sleep inside.
+     */
+    void (*run)(struct vcpu *cpu, struct vm_exit *exit);
+
+    /* Makes a run in progress, or the next one, return VM_EXIT_INTERRUPTED soon. Any thread; async-signal-safe. */
+    void (*kick)(struct vcpu *cpu);
+
+    /* Power-on or RESET state (SDM vol. 3 table 10-1). vCPU not in run. */
+    void (*reset)(struct vcpu *cpu);
+
+    /* The level of the PIC's INTR output (LINT0 of the BSP). Any thread. */
+    void (*set_intr)(struct engine *e, bool level);
+    /* NMI to one vCPU. Any thread. */
+    void (*nmi)(struct vcpu *cpu);
+    /* Delivers an MSI. Any thread. */
+    void (*msi)(struct engine *e, uint64_t addr, uint32_t data);
+
+    /* The whole architectural state, incl. local APIC; vCPU not in run. set_state checks before it changes anything. */
+    void (*get_state)(struct vcpu *cpu, struct x86_state *out);
+    bool (*set_state)(struct vcpu *cpu, const struct x86_state *in, struct error **err);
+
+    /*
+     * Dirty logging of RAM: `start` clears and turns on; `fetch` copies and clears the bitmap of `region` (one bit a page, lowest
+     * first, guest writes and guest_mark_written alike). All vCPUs may be running.
+     */
+    bool (*dirty_start)(struct engine *e, struct error **err);
+    void (*dirty_stop)(struct engine *e);
+    void (*dirty_fetch)(struct engine *e, unsigned region, uint64_t *bitmap, size_t words);
+};
+
+/* Generated, ends with NULL, best first. */
+extern const struct engine_ops *const engines[];
+
+#endif
