@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside of engine `bt`: the state of a translated processor and of the engine, and the contracts between its
+ * files.
+ *
+ * How a vCPU runs. run.c loops: deliver what is pending, find (or make) the block for RIP, enter it. Blocks
+ * are host code made of the guest's own instructions (translate*.c), chained to each other; they come back
+ * for one of enum bt_exit. While in a block, guest GPRs live in host registers as in bt_host_reg[], status
+ * flags in the host's flags, vectors and x87 in the host's own; `gs` points at struct bt_cpu. Whenever C code
+ * runs, all GPRs are in cpu->gpr, RIP in cpu->rip, status flags in cpu->status (see flags.h).
+ *
+ * Vectors: files compiled "gpr-only" (bt_gpr_sources in meson.build: -mgeneral-regs-only) may run with guest
+ * vectors live in host registers. Anything else (libc, Zydis, devices, logging) may clobber them, so
+ * bt_vec_save(cpu) comes first; run.c reloads them before the next block.
+ *
+ * Exceptions: a C function that can fault returns bool. On false cpu->exc is filled by bt_raise* and RIP and
+ * all registers are as before the instruction. run.c delivers it.
+ */
+#ifndef BT_BT_H
+#define BT_BT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/engine.h"
+#include "x86/decode.h"
+#include "x86/state.h"
+
+struct bt_engine;
+struct bt_block;
+struct bt_cpu;
+
+#define BT_CPU_MAX 32
+
+/* Soft TLB: direct-mapped, one table per access mode. Entry layout is known to translated code. */
+struct bt_tlb_entry {
+    uint64_t read_tag; /* linear page address, or BT_TLB_NONE */
+    uint64_t
+        write_tag;  /* the same, when writes may go ahead without asking (dirty set, no code in the page) */
+    uint64_t host;  /* host address of the page */
+    uint64_t flags; /* BT_TLBE_* and guest physical page */
+};
+#define BT_TLB_NONE    UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
+#define BT_TLB_BITS    10
+#define BT_TLB_SIZE    (1u << BT_TLB_BITS)
+#define BT_TLBE_GLOBAL BIT(0)
+#define BT_TLBE_LARGE  BIT(1)
+
+enum bt_tlb_mode {
+    BT_TLB_KERNEL,      /* supervisor access, user pages allowed (no SMAP, or AC set) */
+    BT_TLB_KERNEL_SMAP, /* supervisor access, user pages refused */
+    BT_TLB_USER,
+    BT_TLB_MODES
+};
+
+/* Block modes: what a translation depends on besides the bytes. Part of its key. */
+enum bt_mode {
+    MODE_CODE32 = 1 << 0,  /* CS.D (not in 64-bit mode) */
+    MODE_CODE64 = 1 << 1,  /* CS.L in long mode */
+    MODE_USER = 1 << 2,    /* CPL 3 */
+    MODE_STACK32 = 1 << 3, /* SS.B; 64-bit mode: unset */
+    MODE_FLAT =
+        1 << 4, /* CS DS ES SS have base 0 and 4 GiB limits and allow their use; always in 64-bit mode */
+    MODE_SMAP = 1 << 5,   /* supervisor with CR4.SMAP and AC clear */
+    MODE_NO_FPU = 1 << 6, /* CR0.TS or CR0.EM: x87, SSE and AVX go to bt_op_no_fpu */
+    MODE_SSE = 1 << 7,    /* CR4.OSFXSR */
+    MODE_AVX = 1 << 8,    /* CR4.OSXSAVE and XCR0.AVX */
+    MODE_SLOW = 1 << 9,   /* one instruction with checked, bounced memory accesses: MMIO, page crossings, code
+                             pages, debugging */
+};
+#define BT_MODE_BITS 10
+
+/* Why translated code returned to run.c. */
+enum bt_exit {
+    BT_EXIT_NONE,
+    BT_EXIT_LOOKUP, /* go on at cpu->rip */
+    BT_EXIT_LINK,   /* as LOOKUP; cpu->exit_link says which jump may be chained */
+    BT_EXIT_POLL,   /* cpu->kick was seen at cpu->rip */
+    BT_EXIT_OP,     /* cpu->op is to be executed by its C function at cpu->rip */
+    BT_EXIT_SLOW,   /* the instruction at cpu->rip wants its MODE_SLOW translation */
+    BT_EXIT_FAULT,  /* cpu->exc is set, for the instruction at cpu->rip */
+};
+
+struct bt_exception {
+    bool pending;
+    uint8_t vector;
+    bool has_error;
+    bool soft;     /* INT n, INT3, INTO: RIP to push is after the instruction, DPL is checked */
+    bool external; /* hardware interrupt or NMI */
+    uint32_t error;
+    uint64_t cr2; /* for #PF */
+    uint64_t dr6; /* for #DB: bits to set */
+};
+
+/*
+ * An instruction that C executes: made by the translator, lives as long as its block. `run` sets cpu->rip to
+ * the next instruction itself (bt_op_next) or elsewhere.
+ */
+struct bt_op {
+    bool (*run)(struct bt_cpu *cpu, const struct bt_op *op);
+    bool heavy; /* run may clobber vector registers: run.c calls bt_vec_save first */
+    struct x86_insn insn;
+};
+
+/* CPU-wide requests, set by any thread in cpu->requests with cpu->kick. */
+enum bt_request {
+    BT_REQ_STOP = 1 << 0,      /* leave run with VM_EXIT_INTERRUPTED */
+    BT_REQ_EVENT = 1 << 1,     /* interrupts, NMI, INIT, SIPI: look at the lapic */
+    BT_REQ_FLUSH_JC = 1 << 2,  /* forget cached block entries */
+    BT_REQ_FLUSH_TLB = 1 << 3, /* forget all translations of addresses */
+};
+
+#define BT_JC_BITS 12
+#define BT_JC_SIZE (1u << BT_JC_BITS)
+/* Jump cache: RIP to block entry, for one mode and address space at a time (flushed or re-keyed on change).
+ */
+struct bt_jc_entry {
+    uint64_t tag;  /* RIP ^ cpu->jc_key; BT_JC_NONE: empty */
+    uint64_t host; /* the block's indirect entry */
+};
+#define BT_JC_NONE UINT64_C(0x4000000000000001)
+
+struct bt_lapic;
+
+struct bt_cpu {
+    /* --- known to translated code by offset (gs:) --- */
+    uint64_t gpr[16];
+    uint64_t rip;          /* at exits */
+    uint64_t pc_base;      /* RIP that page offset 0 of the running block's page has */
+    uint32_t status;       /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
+    uint32_t df;           /* 0 or FLAG_DF */
+    _Atomic uint32_t kick; /* != 0: come back at the next block */
+    uint32_t exit_reason;  /* enum bt_exit */
+    uint64_t t0, t1;       /* scratch registers across thunks */
+    uint64_t spill[4];
+    const struct bt_op *op;
+    uint64_t exit_link; /* struct bt_link * */
+    uint64_t host_rsp;
+    uint64_t jc_key;
+    struct bt_tlb_entry *tlb;     /* of the current access mode */
+    uint64_t seg_base[SEG_COUNT]; /* copy of seg[].base */
+    uint64_t next_rip;
+    void *callout[16]; /* C functions that translated code calls */
+    uint8_t bounce[4096] __attribute__((aligned(64)));
+
+    /* --- C only --- */
+    struct bt_engine *engine;
+    unsigned index;    /* = APIC id */
+    uint64_t sysflags; /* RFLAGS without status flags and DF */
+    struct x86_segment seg[SEG_COUNT];
+    struct x86_table gdtr, idtr;
+    uint64_t cr0, cr2, cr3, cr4, xcr0, efer;
+    uint64_t dr[8];
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, tsc_aux, misc_enable, spec_ctrl, mtrr_def_type;
+    uint64_t mtrr_fixed[11], mtrr_base[X86_VAR_MTRRS], mtrr_mask[X86_VAR_MTRRS];
+    uint64_t mcg_status, tsc_adjust;
+    uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
+    uint64_t pv_system_time_msr, pv_wall_clock_msr, pv_eoi_msr, pv_steal_msr, pv_async_msr;
+    uint64_t pdpte[4]; /* PAE paging: loaded with CR3 */
+    uint8_t cpl;       /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
+    uint32_t mode;     /* MODE_* bits now (bt_mode_update) */
+    bool shadow;       /* interrupts are held off for one instruction */
+    bool nmi_blocked, nmi_pending;
+    bool vec_live;  /* guest vectors are in host registers */
+    bool tlb_large; /* some TLB entry comes from a page larger than 4 KiB */
+    enum x86_mp_state mp_state;
+    uint8_t sipi_vector;
+    struct bt_exception exc;   /* fault being raised */
+    uint64_t pending_db;       /* DR6 bits of debug traps to deliver before the next instruction */
+    bool shutdown;             /* triple fault */
+    char why[256];             /* what led to shutdown or error */
+    _Atomic uint32_t requests; /* BT_REQ_* */
+    struct bt_lapic *lapic;
+    pthread_mutex_t sleep_lock; /* leaf; with sleep_cond for HLT and wait-for-SIPI */
+    pthread_cond_t sleep_cond;
+    _Atomic bool in_guest; /* between leaving and re-entering run.c's safe point */
+    uint32_t slow_len;     /* MODE_SLOW access in progress */
+    bool slow_write;
+    uint64_t slow_lin;
+    struct bt_tlb_entry *tlbs[BT_TLB_MODES];
+    struct bt_jc_entry *jc;
+    uint64_t stat_translated, stat_exits[16], stat_tlb_miss;
+    uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64))); /* standard format; valid when !vec_live */
+};
+
+/* ---- run.c ---- */
+/* Sets kick and wakes a sleeping vCPU. Any thread, async-signal-safe except for the wake-up of a halted vCPU.
+ */
+void bt_request(struct bt_cpu *cpu, uint32_t request);
+/* Recomputes cpu->mode, the TLB in force, seg_base and jc_key after a change of segments, CPL, CR0, CR4,
+ * EFER, XCR0 or AC. gpr-only. */
+void bt_mode_update(struct bt_cpu *cpu);
+
+/* ---- vec.c: guest vector state between host registers and cpu->xsave. gpr-only callable ---- */
+void bt_vec_save(struct bt_cpu *cpu);
+void bt_vec_load(struct bt_cpu *cpu);
+
+/* ---- flags.h: status flags ---- */
+uint64_t bt_rflags(const struct bt_cpu *cpu); /* whole RFLAGS, bit 1 set */
+void bt_set_rflags(struct bt_cpu *cpu,
+                   uint64_t rflags); /* whole RFLAGS; bt_mode_update when AC or VM may have changed */
+
+/* ---- mmu.c (gpr-only): linear memory as the guest sees it ---- */
+enum bt_access {
+    BT_READ = 0,
+    BT_WRITE = 1,
+    BT_FETCH = 2,
+    BT_IMPLICIT = 4 /* supervisor access whatever CPL: descriptor tables, TSS */,
+    BT_USER = 8 /* as CPL 3 */
+};
+
+/* Linear to physical with all checks; sets A/D bits. On false: cpu->exc is #PF. page_flags may be NULL
+ * (BT_TLBE_*). */
+bool bt_translate(struct bt_cpu *cpu, uint64_t lin, unsigned access, uint64_t *gpa, uint64_t *page_flags);
+/*
+ * Copies between the guest's linear memory and a buffer, at most 4096 bytes; pages and MMIO handled (MMIO as
+ * one access of len 1, 2, 4, 8). All pages are checked before the first byte is written. On false cpu->exc is
+ * set and nothing was written.
+ */
+bool bt_read_lin(struct bt_cpu *cpu, uint64_t lin, void *buf, unsigned len, unsigned access);
+bool bt_write_lin(struct bt_cpu *cpu, uint64_t lin, const void *buf, unsigned len, unsigned access);
+/* With segmentation: base, limit, type and canonical checks (#GP, #SS), then as above. `ea` is the offset. */
+bool bt_read_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, void *buf, unsigned len);
+bool bt_write_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, const void *buf, unsigned len);
+/* Checks an access of len bytes and gives the linear address. write: BT_READ, BT_WRITE or BT_FETCH. */
+bool bt_seg_linear(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, unsigned access,
+                   uint64_t *lin);
+/* Offset of an instruction's memory operand (without segment base), truncated to the address size. */
+uint64_t bt_effective_address(const struct bt_cpu *cpu, const struct x86_insn *insn);
+/* Copies up to 15 bytes of code at RIP; returns how many could be fetched, 0 with cpu->exc set. */
+unsigned bt_fetch(struct bt_cpu *cpu, uint64_t rip, uint8_t buf[16]);
+
+void bt_tlb_flush(struct bt_cpu *cpu, bool global_too);
+void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin);
+
+/* ---- exc.c (gpr-only): raising and delivering ---- */
+/* Each fills cpu->exc and returns false, so that callers can `return bt_raise(...)`. */
+bool bt_raise(struct bt_cpu *cpu, unsigned vector);
+bool bt_raise_error(struct bt_cpu *cpu, unsigned vector, uint32_t error);
+bool bt_raise_pf(struct bt_cpu *cpu, uint64_t lin, uint32_t error);
+/*
+ * Delivers cpu->exc (fault, trap, software or external interrupt) through the IDT or IVT, in every mode, with
+ * all checks, IST, task gates, double and triple fault. Afterwards cpu->rip is in the handler, or
+ * cpu->shutdown is set.
+ */
+void bt_deliver(struct bt_cpu *cpu);
+
+/* ---- ops: C functions for instructions (op_*.c, gpr-only where frequent) ---- */
+typedef bool bt_op_fn(struct bt_cpu *cpu, const struct bt_op *op);
+/* rip += len, wrapped to the code size. Returns true. */
+bool bt_op_next(struct bt_cpu *cpu, const struct bt_op *op);
+/*
+ * The C function for an instruction that the translator does not handle itself; NULL when there is none
+ * (#UD). Sets *heavy. Called while translating.
+ */
+bt_op_fn *bt_op_find(const struct x86_insn *insn, bool *heavy);
+
+/* ---- engine ---- */
+struct bt_engine {
+    struct engine_config config;
+    struct bt_cpu *cpu[BT_CPU_MAX];
+    struct bt_cache *cache; /* cache.h */
+    _Atomic bool intr;      /* PIC's INTR */
+    pthread_mutex_t lock;   /* translations, links, invalidation */
+    uint64_t tsc_base;
+};
+
+/* Host monotonic-derived guest TSC now. gpr-only. */
+static inline uint64_t bt_rdtsc(const struct bt_cpu *cpu)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+    return (((uint64_t)hi << 32) | lo) + cpu->tsc_offset;
+}
+
+static inline bool bt_long_mode(const struct bt_cpu *cpu)
+{
+    return cpu->efer & EFER_LMA;
+}
+
+static inline bool bt_code64(const struct bt_cpu *cpu)
+{
+    return cpu->mode & MODE_CODE64;
+}
+
+static inline bool bt_protected(const struct bt_cpu *cpu)
+{
+    return (cpu->cr0 & CR0_PE) && !(cpu->sysflags & FLAG_VM);
+}
+
+#endif
