@@ -32,6 +32,7 @@ struct io_window {
 struct io_bus {
     struct io_window *windows; /* sorted by base */
     struct io_window *last;    /* last hit */
+    bool overlaps;             /* some windows do, so `last` is not used */
     uint64_t limit;            /* one past the highest address */
 };
 

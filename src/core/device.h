@@ -49,13 +49,13 @@ enum window_space { WINDOW_END, WINDOW_PORT, WINDOW_MMIO, WINDOW_BAR };
 
 /* One range that a device answers in: by a register table or by functions. For WINDOW_BAR `base` is the BAR's number. */
 struct window_desc {
-    enum window_space space;
+    enum window_space space; /* WINDOW_END ends the table */
     const char *name;
     uint64_t base, size;
     const struct reg_desc *regs;
     uint64_t (*read)(struct device *dev, uint64_t offset, unsigned size);
     void (*write)(struct device *dev, uint64_t offset, unsigned size, uint64_t value);
-    uint8_t max_access;
+    uint8_t max_access; /* as in struct io_window; a register table takes 8 */
 };
 
 enum device_flags {
@@ -85,12 +85,20 @@ struct device_class {
 
 #define DEVICE_WINDOW_MAX 8
 
+/* What an io_window of a device calls; kept by device.c. */
+struct device_window {
+    struct device *dev;
+    struct window_desc desc;
+};
+
 struct device {
     const struct device_class *cls;
     struct machine *machine;
     char *id; /* owned; unique in the machine; the class name and a number unless the user says */
     struct device *next;
-    struct io_window window[DEVICE_WINDOW_MAX]; /* one per window_desc */
+    struct io_window window[DEVICE_WINDOW_MAX]; /* one per window_desc, then those of device_map_window */
+    struct device_window window_info[DEVICE_WINDOW_MAX];
+    unsigned window_count;
     bool realized;
 };
 
@@ -105,6 +113,12 @@ bool device_set(struct device *dev, const char *prop, const char *value, struct 
 /* Maps port and MMIO windows, calls realize and reset, links it into the machine. On failure the device is freed. */
 bool device_realize(struct device *dev, struct error **err);
 void device_free(struct device *dev);
+
+/*
+ * For realize: maps a further window, whose place depends on properties. `desc` (not WINDOW_BAR) is copied. Unmapped with
+ * the others.
+ */
+bool device_map_window(struct device *dev, const struct window_desc *desc, struct error **err);
 
 void device_reset(struct device *dev);
 void devices_reset(struct machine *m);

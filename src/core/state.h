@@ -31,7 +31,11 @@ struct state_desc {
     const char *name;
     uint32_t version, min_version;
     const struct state_field *fields; /* ends with STATE_END */
-    /* Checks a decoded object (guest-independent bounds!) before it is accepted; then recomputes what is derived. */
+    /*
+     * Checks a decoded object (guest-independent bounds!) before it is accepted; then recomputes what is derived. It is
+     * given the real object, with the new fields in place; when it returns false it must have changed nothing, as the old
+     * fields come back. That of a nested object comes before its owner's, which may still refuse: it only checks.
+     */
     bool (*post_load)(void *object, struct error **err);
     void (*pre_save)(void *object);
 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * An event loop over epoll: file descriptors, timers, and functions posted from other threads. One thread runs a loop;
- * loop_post, loop_stop and loop_timer_arm/cancel may be called from any thread, everything else only from the loop's thread or before it
- * runs. Callbacks run with the loop's lock held when it has one, never while waiting.
+ * loop_post, loop_stop and loop_timer_arm/cancel may be called from any thread; loop_fd_* from the loop's thread, from a
+ * thread that holds the loop's lock, or before it runs. Callbacks run with the loop's lock held when it has one, never
+ * while waiting. What was cancelled or removed under the lock is not called any more.
  */
 #ifndef OS_LOOP_H
 #define OS_LOOP_H
