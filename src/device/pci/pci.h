@@ -92,8 +92,8 @@ struct pci_ids {
     uint8_t interrupt_pin; /* 1: INTA#; 0: none */
 };
 
-/* The property "addr" for a class whose instance is T, beginning with a struct pci_device. */
-#define PCI_PROP_ADDR(T)                                                                                     \
+/* The property "addr", for the table of a class whose instance begins with a struct pci_device. */
+#define PCI_PROP_ADDR                                                                                        \
     {                                                                                                        \
         .name = "addr", .type = PROP_STRING, .offset = offsetof(struct pci_device, addr),                    \
         .help = "PCI slot[.function], hexadecimal (default: the first free slot)"                            \
