@@ -39,7 +39,8 @@ bool cpuid_model_build(struct cpuid_model *model, const char *name, unsigned cpu
 
 /*
  * The answer to CPUID on vCPU `apic_id`. Fills in what depends on the vCPU (APIC id, topology) and on its state:
- * OSXSAVE from cr4, XSAVE sizes from xcr0 (0xD.0.EBX), leaf 7 OSPKE. Out-of-range leaves answer as Intel's do for basic.
+ * OSXSAVE from cr4, XSAVE sizes from xcr0 (0xD.0.EBX and 0xD.1.EBX). Out-of-range leaves answer as the vendor's do:
+ * Intel's with the highest basic leaf, AMD's with zeros.
  */
 void cpuid_model_query(const struct cpuid_model *model, uint32_t function, uint32_t index, uint32_t apic_id,
                        uint64_t cr4, uint64_t xcr0, uint32_t out[4]);
@@ -51,6 +52,8 @@ struct x86_feature {
     uint8_t reg; /* 0..3: eax ebx ecx edx */
     uint8_t bit;
 };
+/* Names a sub-leaf other than 0 of a basic leaf in x86_feature.leaf. */
+#define X86_SUBLEAF(leaf_, index_) ((leaf_) | (uint32_t)(index_) << 16)
 bool cpuid_model_has(const struct cpuid_model *model, struct x86_feature feature);
 
 /* The host's TSC frequency in Hz: CPUID 0x15/0x16, the kernel's figure where readable, else measured once (10 ms). */
