@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Folders of the catalogue: see file.h. */
+#include "catalog/file.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+char *catalog_format(const char *fmt, ...)
+{
+    char *s;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        fprintf(stderr, "%s: out of memory\n", program_invocation_short_name);
+        _exit(125);
+    }
+    return s;
+}
+
+/* Makes every missing folder of an absolute path. */
+static bool make_path(char *path, struct error **err)
+{
+    for (char *p = path + 1;; p++) {
+        if (*p != '/' && *p != 0)
+            continue;
+        char saved = *p;
+        *p = 0;
+        bool made = mkdir(path, 0700) == 0 || errno == EEXIST || access(path, X_OK) == 0;
+        if (!made)
+            error_set_errno(err, errno, "make folder '%s'", path);
+        *p = saved;
+        if (!made)
+            return false;
+        if (!saved)
+            return true;
+    }
+}
+
+char *catalog_data_dir(const char *sub, struct error **err)
+{
+    const char *data = getenv("XDG_DATA_HOME");
+    cleanup(mem) char *path = NULL;
+    if (data && data[0] == '/') {
+        path = catalog_format("%s/ruche/%s", data, sub);
+    } else {
+        const char *home = getenv("HOME");
+        if (!home || home[0] != '/') {
+            const struct passwd *pw = getpwuid(getuid());
+            home = pw ? pw->pw_dir : NULL;
+        }
+        if (!home)
+            return error_set(err, 0, "find the data folder: neither XDG_DATA_HOME nor HOME is set"), NULL;
+        path = catalog_format("%s/.local/share/ruche/%s", home, sub);
+    }
+    if (!make_path(path, err))
+        return NULL;
+    return steal_ptr(&path);
+}
+
+char *catalog_runtime_dir(struct error **err)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    cleanup(mem) char *path = runtime && runtime[0] == '/' && access(runtime, W_OK) == 0
+                                  ? catalog_format("%s/ruche", runtime)
+                                  : catalog_format("/tmp/ruche-%u", (unsigned)getuid());
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return error_set_errno(err, errno, "make folder '%s'", path), NULL;
+    struct stat st;
+    if (lstat(path, &st) < 0)
+        return error_set_errno(err, errno, "look at folder '%s'", path), NULL;
+    if (!S_ISDIR(st.st_mode) || st.st_uid != getuid() || (st.st_mode & 022))
+        return error_set(err, EPERM, "use folder '%s' for sockets: it is not yours alone", path), NULL;
+    return steal_ptr(&path);
+}
+
+bool catalog_name_check(const char *name, struct error **err)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    size_t len = strlen(name);
+    if (len >= 1 && len <= 63 && strspn(name, letters) == len && !strchr("._-", name[0]))
+        return true;
+    error_set(err, EINVAL, "'%s' is no name: 1 to 63 letters, digits, '.', '_' or '-', no sign in front",
+              name);
+    return false;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+bool catalog_remove_tree(const char *path, struct error **err)
+{
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 && errno != ENOENT)
+        return error_set_errno(err, errno, "remove '%s'", path), false;
+    return true;
+}

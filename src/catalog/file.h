@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where Ruche keeps things, and the few operations on files and folders that the catalogue needs. Strings
+ * returned are owned by the caller. Any thread.
+ */
+#ifndef CATALOG_FILE_H
+#define CATALOG_FILE_H
+
+#include <stdbool.h>
+
+struct error;
+
+/* $XDG_DATA_HOME/ruche (default ~/.local/share/ruche) and `sub` below it, made when missing, for the user
+ * alone. */
+char *catalog_data_dir(const char *sub, struct error **err);
+
+/*
+ * The folder for sockets: $XDG_RUNTIME_DIR/ruche, else /tmp/ruche-UID. Made when missing; refused when it is
+ * not the user's own or others may write to it.
+ */
+char *catalog_runtime_dir(struct error **err);
+
+/* Letters, digits, '.', '_' and '-', not starting with a sign, at most 63: safe as a file name. */
+bool catalog_name_check(const char *name, struct error **err);
+
+/* Removes a file or a folder with all in it, never following a symbolic link. A missing path is no error. */
+bool catalog_remove_tree(const char *path, struct error **err);
+
+/* asprintf that cannot fail short of memory, in which case it ends the program. */
+char *catalog_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Empty qcow2 disks that stand on another one: what a machine booted from an image writes to. */
+#ifndef CATALOG_OVERLAY_H
+#define CATALOG_OVERLAY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+
+/* The size that a guest sees of a qcow2 disk (QEMU docs/interop/qcow2.txt, header). */
+bool qcow2_virtual_size(const char *path, uint64_t *size, struct error **err);
+
+/* Creates `path`, which must not exist, as a qcow2 disk of the same size on top of `base` (qcow2, absolute
+ * path). */
+bool overlay_create(const char *path, const char *base, struct error **err);
+
+/*
+ * A throw-away overlay below catalog_data_dir("overlays"); the path is the caller's. Overlays whose process
+ * is gone are swept away first. The caller unlinks it as soon as the machine has it open.
+ */
+char *overlay_create_temporary(const char *base, struct error **err);
+
+#endif

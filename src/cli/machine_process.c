@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Starting ruche-vmm: see machine_process.h. */
+#include "cli/machine_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/file.h"
+#include "cli/verb.h"
+
+void words_add(struct words *w, const char *word)
+{
+    char **v = reallocarray(w->v, w->n + 2, sizeof(*v));
+    if (!v) {
+        fprintf(stderr, "ruche: out of memory\n");
+        exit(EXIT_RUCHE);
+    }
+    w->v = v;
+    w->v[w->n++] = catalog_format("%s", word);
+    w->v[w->n] = NULL;
+}
+
+void words_free(struct words *w)
+{
+    for (size_t i = 0; i < w->n; i++)
+        free(w->v[i]);
+    free(w->v);
+    *w = (struct words){0};
+}
+
+char *machine_program(struct error **err)
+{
+    const char *chosen = getenv("RUCHE_VMM");
+    if (chosen && chosen[0])
+        return catalog_format("%s", chosen);
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n > 0) {
+        self[n] = 0;
+        *strrchr(self, '/') = 0;
+        char *sibling = catalog_format("%s/../vmm/ruche-vmm", self);
+        if (access(sibling, X_OK) == 0)
+            return sibling;
+        free(sibling);
+    }
+    if (access(LIBEXECDIR "/ruche-vmm", X_OK) == 0)
+        return catalog_format("%s", LIBEXECDIR "/ruche-vmm");
+    error_set(err, ENOENT,
+              "start a machine: there is no ruche-vmm, neither beside this program nor in " LIBEXECDIR);
+    return NULL;
+}
+
+static void keep_open(int fd)
+{
+    if (fd >= 0)
+        fcntl(fd, F_SETFD, 0);
+}
+
+/* In the child; returns only when the program cannot be executed. */
+static void become_machine(const char *program, const struct words *args, int serial_fd, int error_fd,
+                           int ready_fd, bool detach, pid_t parent)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* A process group of its own keeps the terminal's Ctrl-C for `ruche`, which decides what it means. */
+    if (detach) {
+        setsid();
+    } else {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() != parent)
+            _exit(EXIT_RUCHE);
+    }
+    cleanup(fd) int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(nothing, STDIN_FILENO);
+    if (detach || serial_fd >= 0)
+        dup2(nothing, STDOUT_FILENO);
+    dup2(error_fd, STDERR_FILENO);
+    keep_open(serial_fd);
+    keep_open(ready_fd);
+    execv(program, args->v);
+}
+
+bool machine_start(const char *program, struct words *args, int serial_fd, int error_fd, bool detach,
+                   struct machine_process *out, struct error **err)
+{
+    int ready[2];
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return error_set_errno(err, errno, "start '%s'", program), false;
+    char number[16];
+    snprintf(number, sizeof(number), "%d", ready[1]);
+    words_add(args, "--ready-fd");
+    words_add(args, number);
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_machine(program, args, serial_fd, error_fd, ready[1], detach, parent);
+        dprintf(ready[1], "start '%s': %s\n", program, strerror(errno));
+        _exit(EXIT_RUCHE);
+    }
+    int failed = errno;
+    close(ready[1]);
+    if (pid < 0) {
+        close(ready[0]);
+        return error_set_errno(err, failed, "start '%s'", program), false;
+    }
+    *out = (struct machine_process){.pid = pid, .ready_fd = ready[0]};
+    return true;
+}
+
+int machine_status(int wait_status)
+{
+    if (WIFEXITED(wait_status))
+        return WEXITSTATUS(wait_status);
+    int number = WTERMSIG(wait_status);
+    fprintf(stderr, "ruche: the machine's process was ended by signal %d (%s)\n", number, strsignal(number));
+    return EXIT_RUCHE;
+}

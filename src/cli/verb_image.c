@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* ruche image build|ls|rm|inspect */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "catalog/image.h"
+#include "catalog/kept.h"
+#include "cli/image_build.h"
+#include "cli/verb.h"
+
+static const char *const default_size = "8G";
+
+static json_t *image_json(const struct image *i)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "name", i->name,
+                     "description", i->description, "created", i->created, "cmdline", i->cmdline, "disk",
+                     i->disk, "kernel", i->kernel, "initrd", i->initrd, "disk_sha256", i->disk_sha256,
+                     "kernel_sha256", i->kernel_sha256, "initrd_sha256", i->initrd_sha256, "recipe_sha256",
+                     i->recipe_sha256, "disk_size", (json_int_t)i->disk_size, "host_size",
+                     (json_int_t)i->host_size);
+}
+
+static int print_json(json_t *o)
+{
+    json_dumpf(o, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(o);
+    return EXIT_OK;
+}
+
+/* "1.5 GiB": three digits that matter are enough for reading. */
+static const char *size_text(uint64_t bytes, char text[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes;
+    unsigned unit = 0;
+    while (v >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+        v /= 1024;
+        unit++;
+    }
+    snprintf(text, 32, v < 10 && unit ? "%.1f %s" : "%.0f %s", v, units[unit]);
+    return text;
+}
+
+static int list(bool json)
+{
+    struct image *images;
+    size_t count;
+    struct error *err = NULL;
+    if (!image_list(&images, &count, &err))
+        return failure(err);
+    json_t *array = json ? json_array() : NULL;
+    char disk[32], host[32];
+    if (!json && count)
+        printf("%-16s %-21s %9s %9s  %s\n", "NAME", "CREATED", "DISK", "ON HOST", "DESCRIPTION");
+    for (size_t i = 0; i < count; i++) {
+        if (json)
+            json_array_append_new(array, image_json(&images[i]));
+        else
+            printf("%-16s %-21s %9s %9s  %s\n", images[i].name, images[i].created,
+                   size_text(images[i].disk_size, disk), size_text(images[i].host_size, host),
+                   images[i].description);
+    }
+    image_list_free(images, count);
+    return json ? print_json(array) : EXIT_OK;
+}
+
+/* True when the image was made by the recipe as it is now. */
+static bool is_current(const struct image *image, struct error **err)
+{
+    cleanup(mem) char *sum = image_recipe_sha256(image->name, err);
+    if (sum && strcmp(sum, image->recipe_sha256) == 0)
+        return true;
+    if (sum)
+        error_set(err, 0, "image '%s' was made by an earlier recipe", image->name);
+    return false;
+}
+
+static int inspect(const char *name, bool json, bool current)
+{
+    struct error *err = NULL;
+    struct image i;
+    if (!image_load(name, &i, &err))
+        return failure(err);
+    char disk[32], host[32];
+    int status = EXIT_OK;
+    if (current && !is_current(&i, &err)) {
+        status = failure(err);
+    } else if (json) {
+        print_json(image_json(&i));
+    } else {
+        printf("name         %s\ndescription  %s\ncreated      %s\n", i.name, i.description, i.created);
+        printf("disk         %s\n             %s, sha256 %s\n", i.disk, size_text(i.disk_size, disk),
+               i.disk_sha256);
+        printf("kernel       %s\n             sha256 %s\n", i.kernel, i.kernel_sha256);
+        printf("initrd       %s\n             sha256 %s\n", i.initrd, i.initrd_sha256);
+        printf("cmdline      %s\non host      %s\n", i.cmdline, size_text(i.host_size, host));
+    }
+    image_release(&i);
+    return status;
+}
+
+static int build(const struct image_build *b, bool force)
+{
+    cleanup(mem) char *user = force ? NULL : kept_user_of(b->name);
+    if (user) {
+        fprintf(
+            stderr,
+            "ruche: build image '%s' anew: the kept disk of machine '%s' stands on it (--force does it)\n",
+            b->name, user);
+        return EXIT_RUCHE;
+    }
+    return image_build(b);
+}
+
+static int remove_image(const char *name, bool force)
+{
+    struct error *err = NULL;
+    return image_remove(name, force, &err) ? EXIT_OK : failure(err);
+}
+
+/* A number and perhaps one of the suffixes that file systems are measured in. */
+static bool is_size(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+    return digits && digits < 10 && text[0] != '0' &&
+           (!text[digits] || (strchr("MGT", text[digits]) && !text[digits + 1]));
+}
+
+static int run(int argc, char **argv)
+{
+    struct image_build b = {.name = NULL, .mirror = "", .size = default_size};
+    const char *action = argc > 1 ? argv[1] : NULL;
+    bool json = false, current = false, force = false;
+    if (!action)
+        return usage_error("image", "image: say build, ls, rm or inspect");
+    bool is_build = strcmp(action, "build") == 0, is_ls = strcmp(action, "ls") == 0;
+    bool is_rm = strcmp(action, "rm") == 0, is_inspect = strcmp(action, "inspect") == 0;
+    if (!is_build && !is_ls && !is_rm && !is_inspect)
+        return usage_error("image", "image: unknown action '%s'", action);
+    for (int i = 2; i < argc; i++) {
+        const char *value;
+        if (is_build && option_value(argc, argv, &i, "mirror", &value))
+            b.mirror = value;
+        else if (is_build && option_value(argc, argv, &i, "size", &value))
+            b.size = value;
+        else if ((is_ls || is_inspect) && strcmp(argv[i], "--json") == 0)
+            json = true;
+        else if (is_inspect && strcmp(argv[i], "--current") == 0)
+            current = true;
+        else if ((is_build || is_rm) && strcmp(argv[i], "--force") == 0)
+            force = true;
+        else if (argv[i][0] == '-' || is_ls || b.name)
+            return usage_error("image", "image %s: unexpected argument '%s'", action, argv[i]);
+        else
+            b.name = argv[i];
+        if (!b.mirror || !b.size)
+            return usage_error("image", "image %s: %s wants a value", action, argv[i]);
+    }
+    if (!is_ls && !b.name)
+        return usage_error("image", "image %s: which image?", action);
+    if (!is_size(b.size))
+        return usage_error("image", "image build: '%s' is no size such as 8G", b.size);
+    if (is_ls)
+        return list(json);
+    if (is_build)
+        return build(&b, force);
+    return is_rm ? remove_image(b.name, force) : inspect(b.name, json, current);
+}
+
+const struct verb verb_image = {
+    .name = "image",
+    .summary = "make, list and remove disk images",
+    .help = "usage: ruche image build NAME [--mirror URI] [--size SIZE] [--force]\n"
+            "       ruche image ls [--json]\n"
+            "       ruche image inspect NAME [--json] [--current]\n"
+            "       ruche image rm NAME [--force]\n"
+            "\n"
+            "An image is a root disk with its kernel and initial RAM disk, which `ruche run NAME` boots.\n"
+            "There is a recipe for: debian (Debian 12).\n"
+            "\n"
+            "  --mirror URI  package mirror to build from (default: what the host's own apt uses)\n"
+            "  --size SIZE   of the disk; only what is used takes room on the host (default 8G)\n"
+            "  --force       also when the kept disk of a machine stands on the image\n"
+            "  --json        print JSON\n"
+            "  --current     fail when the recipe has changed since the image was made\n"
+            "\n"
+            "Images are kept in $XDG_DATA_HOME/ruche/images (~/.local/share/ruche/images).\n",
+    .run = run,
+};
