@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /* RFLAGS as a whole, put together from where its parts live. */
 #include "engine/bt/flags.h"
 

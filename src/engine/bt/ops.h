@@ -15,11 +15,27 @@ struct bt_op_entry {
     uint16_t mnemonic; /* ZydisMnemonic */
     uint16_t opcode; /* 0: every encoding of the mnemonic; else only map << 8 | opcode (MOV CR,r64: 0x122) */
     bt_op_fn *fn;
-    bool heavy; /* see struct bt_op */
+    bool heavy;    /* see struct bt_op */
+    uint8_t group; /* 0: any ModRM.reg; else only BT_OP_GROUP(reg) */
 };
+
+/*
+ * The operand that ModRM.rm names, register or memory, as `size` bytes 1, 2, 4 or 8 (zero-extended). False:
+ * the access faulted, cpu->exc is set. gpr-only.
+ */
+bool bt_rm_read(struct bt_cpu *cpu, const struct bt_op *op, unsigned size, uint64_t *value);
+bool bt_rm_write(struct bt_cpu *cpu, const struct bt_op *op, unsigned size, uint64_t value);
+/* A register operand, with the processor's rules: 4 bytes clear the upper half, 1 and 2 leave the rest. */
+uint64_t bt_reg_read(const struct bt_cpu *cpu, const struct x86_field *field, unsigned size);
+void bt_reg_write(struct bt_cpu *cpu, const struct x86_field *field, unsigned size, uint64_t value);
+/* General register `reg` as `size` bytes 2, 4 or 8, by the same rules. */
+void bt_gpr_write(struct bt_cpu *cpu, unsigned reg, unsigned size, uint64_t value);
+
+#define BT_OP_GROUP(reg) (8 | (reg))
 
 extern const struct bt_op_entry bt_ops_seg[];
 extern const struct bt_op_entry bt_ops_far[];
+extern const struct bt_op_entry bt_ops_return[];
 extern const struct bt_op_entry bt_ops_syscall[];
 extern const struct bt_op_entry bt_ops_flags[];
 extern const struct bt_op_entry bt_ops_near[];
