@@ -56,6 +56,7 @@ struct window_desc {
     uint64_t (*read)(struct device *dev, uint64_t offset, unsigned size);
     void (*write)(struct device *dev, uint64_t offset, unsigned size, uint64_t value);
     uint8_t max_access; /* as in struct io_window; a register table takes 8 */
+    int8_t priority;    /* as in struct io_window */
 };
 
 enum device_flags {

@@ -341,6 +341,10 @@ static void on_listen(void *opaque, int fd, uint32_t events)
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (peer < 0)
         return;
+    /* While the front end takes no input nobody reads the old peer's end of stream: ask. */
+    struct pollfd old = {.fd = c->in.fd};
+    if (c->in.fd >= 0 && poll(&old, 1, 0) > 0 && (old.revents & (POLLHUP | POLLERR)))
+        drop(c, &c->in);
     if (c->in.fd >= 0) {
         close(peer); /* one at a time */
         return;
