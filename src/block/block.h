@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Disk images: iovecs in, completions out. Nothing here knows guest memory or devices. A struct block is one open
- * image (with its backing chain); a format (raw, qcow2) is one file with one struct block_ops, listed in
+ * Disk images: iovecs in, completions out. Nothing here knows guest memory or devices. A struct block is one
+ * open image (with its backing chain); a format (raw, qcow2) is one file with one struct block_ops, listed in
  * src/block/meson.build.
  */
 #ifndef BLOCK_BLOCK_H
@@ -18,21 +18,22 @@ struct block;
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
 
 /*
- * One request. Owned by the submitter, untouched by it until `done` was called. `done` runs on the thread of the loop
- * given to block_open, with its lock held. result: 0, or a negative errno (-ENOSPC, -EIO, ...).
- * A write is acknowledged once it is in the image file (page cache); BLOCK_FLUSH makes every acknowledged write durable.
+ * One request. Owned by the submitter, untouched by it until `done` was called. `done` runs on the thread of
+ * the loop given to block_open, with its lock held. result: 0, or a negative errno (-ENOSPC, -EIO, ...). A
+ * write is acknowledged once it is in the image file (page cache); BLOCK_FLUSH makes every acknowledged write
+ * durable.
  */
 struct block_request {
     enum block_op op;
-    bool may_unmap;        /* WRITE_ZEROES: holes are welcome */
-    uint64_t offset;       /* bytes, multiple of 512 */
-    uint64_t length;       /* bytes, multiple of 512; equals the sum of iov */
-    struct iovec *iov;     /* READ and WRITE */
+    bool may_unmap;    /* WRITE_ZEROES: holes are welcome */
+    uint64_t offset;   /* bytes, multiple of 512 */
+    uint64_t length;   /* bytes, multiple of 512; equals the sum of iov */
+    struct iovec *iov; /* READ and WRITE */
     int iov_count;
     void (*done)(struct block_request *req, int result);
     void *opaque;
-    struct block *block;   /* set by block_submit */
-    void *format_state;    /* for the format's use while in flight */
+    struct block *block; /* set by block_submit */
+    void *format_state;  /* for the format's use while in flight */
     struct block_request *next;
 };
 
@@ -43,25 +44,28 @@ enum block_flags {
 
 struct block_info {
     const char *format;
-    uint64_t size;           /* virtual, bytes */
-    uint64_t allocated;      /* bytes used on the host */
+    uint64_t size;      /* virtual, bytes */
+    uint64_t allocated; /* bytes used on the host */
     bool readonly, dirty, corrupt;
-    unsigned cluster_size;   /* 0 when the format has none */
-    const char *backing;     /* NULL: none; owned by the block */
+    unsigned cluster_size; /* 0 when the format has none */
+    const char *backing;   /* NULL: none; owned by the block */
     const char *path;
 };
 
 /*
- * Opens an image. `format` NULL probes (a raw image whose content looks like another format is opened as that format only
- * when `format` is NULL). Takes an OFD lock: shared for read-only, exclusive for writing; an image in use is an error that says so.
- * Directories, devices without the right, truncated or malformed images, unknown incompatible features: refused with the reason.
+ * Opens an image. `format` NULL probes (a raw image whose content looks like another format is opened as that
+ * format only when `format` is NULL). Takes an OFD lock: shared for read-only, exclusive for writing; an
+ * image in use is an error that says so. Directories, devices without the right, truncated or malformed
+ * images, unknown incompatible features: refused with the reason.
  */
-struct block *block_open(const char *path, const char *format, unsigned flags, struct loop *loop, struct error **err);
+struct block *block_open(const char *path, const char *format, unsigned flags, struct loop *loop,
+                         struct error **err);
 
 /* Completes or fails what is in flight, writes back metadata, closes. `block` may be NULL. */
 void block_close(struct block *block);
 
-/* Starts a request; any number in flight. Out-of-range or misaligned requests complete with -EINVAL. Loop thread or lock held. */
+/* Starts a request; any number in flight. Out-of-range or misaligned requests complete with -EINVAL. Loop
+ * thread or lock held. */
 void block_submit(struct block_request *req);
 
 /* Waits (runs I/O, calls `done`s) until nothing is in flight. Lock held, loop thread or loop not running. */
@@ -72,8 +76,9 @@ bool block_resize(struct block *block, uint64_t size, struct error **err);
 
 void block_get_info(const struct block *block, struct block_info *info);
 
-/* Creates an image file (must not exist). backing may be NULL; backing_format is required with it. Removes what it made on failure. */
-bool block_create(const char *path, const char *format, uint64_t size, const char *backing, const char *backing_format,
-                  struct error **err);
+/* Creates an image file (must not exist). backing may be NULL; backing_format is required with it. Removes
+ * what it made on failure. */
+bool block_create(const char *path, const char *format, uint64_t size, const char *backing,
+                  const char *backing_format, struct error **err);
 
 #endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside the block layer. A struct block is what the user opened; a struct layer is one file of its backing
+ * chain, the user's image on top. A format is a struct block_ops over layers.
+ *
+ * Threads: block_open, block_resize and block_close work on the layers while the block's I/O thread is not
+ * running or idle; everything else that touches a layer runs on the I/O thread (worker.h), which therefore
+ * needs no locks: metadata is read and written synchronously there, guest data goes through aio.
+ */
+#ifndef BLOCK_BLOCK_INT_H
+#define BLOCK_BLOCK_INT_H
+
+#include <sys/types.h>
+
+#include "block/aio.h"
+#include "block/block.h"
+
+struct layer;
+
+enum extent_kind { EXTENT_ZERO, EXTENT_DATA, EXTENT_COMPRESSED };
+
+/* Where a run of guest bytes is found. */
+struct extent {
+    enum extent_kind kind;
+    struct layer *layer; /* DATA, COMPRESSED: whose file */
+    uint64_t offset;     /* DATA: in the file. COMPRESSED: guest offset of the run within its cluster */
+    uint64_t entry;      /* COMPRESSED: the table entry that says where the cluster is stored */
+    uint64_t length;     /* bytes, > 0 */
+};
+
+struct block_ops {
+    const char *name;
+
+    /* Does the beginning of a file look like this format? */
+    bool (*probe)(const uint8_t *head, size_t len);
+
+    /*
+     * The layer's file is open and locked. Checks everything that can be checked, sets size, cluster_size,
+     * dirty, corrupt, backing_name and backing_format, and `format`. On failure nothing remains.
+     */
+    bool (*open)(struct layer *layer, struct error **err);
+
+    /* The chain below is open; called before first use for writing (repairs a dirty image). NULL: nothing to
+     * do. */
+    bool (*open_for_write)(struct layer *layer, struct error **err);
+
+    /*
+     * Finds the bytes from `offset` on, at most `length`, both within the layer's size; goes down the chain
+     * itself by layer_map. 0 or a negative errno.
+     */
+    int (*map)(struct layer *layer, uint64_t offset, uint64_t length, struct extent *out);
+
+    /* Gives the whole decompressed cluster of a COMPRESSED extent, valid until the next call. NULL: has none.
+     */
+    int (*decompress)(struct layer *layer, uint64_t entry, const uint8_t **data);
+
+    /* Starts WRITE, DISCARD or WRITE_ZEROES on the top layer; ends with block_complete. */
+    void (*submit)(struct layer *layer, struct block_request *req);
+
+    /* Starts READ; NULL: block_read_plain does. */
+    void (*read)(struct layer *layer, struct block_request *req);
+
+    /* Called after completions were handled: starts what had to wait. True when it did something. May be
+     * NULL. */
+    bool (*poll)(struct layer *layer);
+
+    /* Nothing in flight. */
+    bool (*resize)(struct layer *layer, uint64_t size, struct error **err);
+
+    /* Writes back what is left and frees `format`. Nothing in flight. */
+    void (*close)(struct layer *layer);
+
+    /* Fills the new, empty file `fd`. backing may be NULL. NULL function: the format cannot be made. */
+    bool (*create)(int fd, const char *path, uint64_t size, const char *backing, const char *backing_format,
+                   struct error **err);
+};
+
+extern const struct block_ops raw_ops;
+extern const struct block_ops qcow2_ops;
+
+struct layer {
+    const struct block_ops *ops;
+    void *format; /* the format's own */
+    struct block *block;
+    char *path;
+    int fd;
+    bool readonly;
+    bool probed; /* the format was guessed from the content */
+    bool dirty, corrupt;
+    uint64_t size;         /* guest bytes */
+    unsigned cluster_size; /* 0: none */
+    char *backing_name;    /* as written in the image; owned; NULL: none */
+    char *backing_format;  /* owned; NULL: not said */
+    struct layer *backing, *above;
+    dev_t dev; /* with ino: which file this is */
+    ino_t ino;
+};
+
+/* Offsets are off_t for the host. */
+#define BLOCK_SIZE_MAX ((uint64_t)INT64_MAX & ~(uint64_t)511)
+
+/* A chain longer than this is refused. */
+#define BLOCK_CHAIN_MAX 64
+
+struct block {
+    struct layer *top;
+    struct loop *loop;
+    int done_fd;        /* eventfd: the I/O thread finished requests; watched by the loop */
+    unsigned in_flight; /* submitted, `done` not called; under the loop's lock */
+    struct worker *worker;
+    struct aio *aio; /* the worker's; I/O thread only */
+    bool broken;     /* metadata was found damaged: no more writes. I/O thread only */
+};
+
+/* layer.c: opens one file and, below it, its backing files. `above` is the layer it backs, NULL for the top.
+ */
+struct layer *layer_open(struct block *block, const char *path, const char *format, unsigned flags,
+                         struct layer *above, struct error **err);
+void layer_close(struct layer *layer);
+/* The format of that name; NULL: unknown. */
+const struct block_ops *block_format_find(const char *name);
+/* Calls the format's open_for_write where there is one. */
+bool layer_open_for_write(struct layer *layer, struct error **err);
+/* Maps through the chain; past the end of `layer` there are zeroes. */
+int layer_map(struct layer *layer, uint64_t offset, uint64_t length, struct extent *out);
+/* The name of a backing file as seen from where `path` lies; owned by the caller. NULL and *err when it is
+ * not a file name. */
+char *layer_backing_path(const char *path, const char *name, struct error **err);
+
+/* lock.c: takes the image lock on fd. */
+bool image_lock(int fd, const char *path, bool readonly, struct error **err);
+
+/* worker.c: hands a finished request back to the loop's thread. I/O thread. */
+void block_complete(struct block_request *req, int result);
+
+/* Whole synchronous transfers through `sys`: 0 or a negative errno. Reads past the end of the file give
+ * zeroes. */
+int file_read(int fd, void *buf, uint64_t len, uint64_t offset);
+int file_write(int fd, const void *buf, uint64_t len, uint64_t offset);
+
+/* Zeroes to write from: one block of read-only memory, ZERO_BLOCK bytes. */
+#define ZERO_BLOCK 65536u
+extern const uint8_t zero_block[ZERO_BLOCK];
+
+#endif
