@@ -246,7 +246,12 @@ static bool deliver_legacy(struct bt_cpu *cpu, const struct delivery *d)
     unsigned type = gate >> 40 & 0xf;
     if (type == DESC_TASK_GATE) {
         struct bt_desc g = {.low = (uint32_t)gate, .high = (uint32_t)(gate >> 32)};
-        return bt_task_gate(cpu, &g, TASK_EVENT, d->rip, d->ext, d->has_error ? &d->error : NULL);
+        struct bt_task_switch how = {.cause = TASK_EVENT,
+                                     .ext = d->ext,
+                                     .rip = d->rip,
+                                     .rflags = d->rflags,
+                                     .error = d->has_error ? &d->error : NULL};
+        return bt_task_gate(cpu, &g, &how);
     }
     unsigned size = type >= DESC_INT32 ? 4 : 2;
     bool trap_gate = type & 1;

@@ -177,7 +177,8 @@ static bool iret_task(struct bt_cpu *cpu, const struct bt_op *op)
     uint16_t link;
     if (!bt_read_lin(cpu, cpu->seg[SEG_TR].base, &link, 2, BT_READ | BT_IMPLICIT))
         return false;
-    return bt_task_switch(cpu, link, TASK_IRET, bt_next_rip(cpu, op), 0, NULL);
+    struct bt_task_switch how = {.cause = TASK_IRET, .rip = bt_next_rip(cpu, op), .rflags = bt_rflags(cpu)};
+    return bt_task_switch(cpu, link, &how);
 }
 
 static void unblock_nmi(struct bt_cpu *cpu)

@@ -281,7 +281,7 @@ static bool op_lar(struct bt_cpu *cpu, const struct bt_op *op)
     if (look == LOOK_FAULT)
         return false;
     if (look == LOOK_YES)
-        bt_gpr_write(cpu, op->insn.reg.reg, op->insn.opsize, d.high & 0x00f0ff00);
+        bt_gpr_write(cpu, op->insn.reg.reg, op->insn.opsize, d.high & 0x00ffff00);
     return finish_look(cpu, op, look == LOOK_YES);
 }
 

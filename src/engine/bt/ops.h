@@ -20,6 +20,12 @@ struct bt_op_entry {
 };
 
 /*
+ * op_cr.c: what MOV to CR3 does once the value is checked, outside long mode: stores it, loads the PAE
+ * entries, flushes. False: the PAE entries are bad; cpu->exc is #GP(0) and nothing changed. gpr-only.
+ */
+bool bt_cr3_load(struct bt_cpu *cpu, uint64_t value);
+
+/*
  * The operand that ModRM.rm names, register or memory, as `size` bytes 1, 2, 4 or 8 (zero-extended). False:
  * the access faulted, cpu->exc is set. gpr-only.
  */

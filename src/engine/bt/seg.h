@@ -192,19 +192,25 @@ bool bt_tss_stack(struct bt_cpu *cpu, unsigned level, unsigned ext, struct x86_s
 /* Stack pointer in the 64-bit TSS: slot 0..2 RSP0..2, 4..10 IST1..7. */
 bool bt_tss_stack64(struct bt_cpu *cpu, unsigned slot, unsigned ext, uint64_t *rsp);
 
-/* ---- op_task.c ---- */
+/* ---- task.c ---- */
 
 enum bt_task_cause { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EVENT };
+
+struct bt_task_switch {
+    enum bt_task_cause cause;
+    unsigned ext;
+    uint64_t rip, rflags;  /* what the old task's TSS gets */
+    const uint32_t *error; /* goes onto the new task's stack; NULL: none */
+};
+
 /*
- * Switches to the task of TSS selector `sel`, saving next_rip as the old task's EIP; error, if not NULL, goes
- * onto the new task's stack. Checks before the switch fail with the old task's state untouched; a fault while
- * the new task's segments load is, as on the processor, the new task's: registers are its own then.
+ * Switches to the task of TSS selector `sel`. Checks before the switch fail with the old task's state
+ * untouched; a fault while the new task's segments load is, as on the processor, the new task's: registers
+ * are its own then.
  */
-bool bt_task_switch(struct bt_cpu *cpu, uint16_t sel, enum bt_task_cause cause, uint64_t next_rip,
-                    unsigned ext, const uint32_t *error);
-/* A task gate's way there, with selector checks. */
-bool bt_task_gate(struct bt_cpu *cpu, const struct bt_desc *gate, enum bt_task_cause cause, uint64_t next_rip,
-                  unsigned ext, const uint32_t *error);
+bool bt_task_switch(struct bt_cpu *cpu, uint16_t sel, const struct bt_task_switch *how);
+/* The same through a task gate. */
+bool bt_task_gate(struct bt_cpu *cpu, const struct bt_desc *gate, const struct bt_task_switch *how);
 
 /* ---- why.c ---- */
 
