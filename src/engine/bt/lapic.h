@@ -51,6 +51,8 @@ enum bt_lapic_event bt_lapic_take_event(struct bt_lapic *l, uint8_t *sipi_vector
  */
 uint64_t bt_lapic_next_expiry(struct bt_lapic *l);
 void bt_lapic_check_timer(struct bt_lapic *l);
+/* To be called after cpu->tsc_offset changed. vCPU thread or not running. */
+void bt_lapic_tsc_changed(struct bt_lapic *l);
 
 void bt_lapic_get(struct bt_lapic *l, struct x86_lapic *out);
 void bt_lapic_set(struct bt_lapic *l, const struct x86_lapic *in);
