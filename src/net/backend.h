@@ -24,6 +24,7 @@ struct net {
     const struct net_ops *ops;
     struct net_client client;
     size_t frame_limit;
+    bool link_up;
 };
 
 /* Generated, ends with NULL. */

@@ -29,6 +29,11 @@ void net_attach(struct net *net, const struct net_client *client)
     net->ops->attach(net);
 }
 
+bool net_link_up(const struct net *net)
+{
+    return net->link_up;
+}
+
 void net_close(struct net *net)
 {
     if (net)

@@ -25,7 +25,7 @@ struct net_client {
      * and goes on after net_rx_ready.
      */
     bool (*receive)(void *opaque, const uint8_t *frame, size_t len);
-    /* The link came up or went down; same thread. May be NULL. */
+    /* The link came up or went down, after net_attach returned; same thread. May be NULL. */
     void (*link)(void *opaque, bool up);
 };
 
@@ -34,6 +34,8 @@ struct net_client {
 struct net *net_open(const char *spec, struct error **err);
 /* Connects the front end (once, before frames flow). */
 void net_attach(struct net *net, const struct net_client *client);
+/* Is the link up when attached? */
+bool net_link_up(const struct net *net);
 /*
  * Stops the back end's thread and frees; may be NULL. `receive` may be called until it returns, so the caller
  * holds no lock that receive waits for without end.

@@ -23,8 +23,6 @@ static struct net *none_open(const char *options, struct error **err)
 
 static void none_attach(struct net *net)
 {
-    if (net->client.link)
-        net->client.link(net->client.opaque, false);
 }
 
 static void none_send(struct net *net, const struct iovec *iov, int count)

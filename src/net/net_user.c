@@ -336,8 +336,6 @@ static void user_attach(struct net *net)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (!u->started)
         log_line(LOG_ERROR, "network: cannot start a thread; the network is dead");
-    if (net->client.link)
-        net->client.link(net->client.opaque, u->started);
 }
 
 static void user_close(struct net *net)
@@ -435,6 +433,7 @@ static struct net *user_open(const char *text, struct error **err)
     }
     pthread_mutex_init(&u->mutex, NULL);
     u->awake = true;
+    u->net.link_up = true;
     u->net.frame_limit =
         14 + 65535; /* libslirp takes any IP packet; its own MTU matters only towards the guest */
     u->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

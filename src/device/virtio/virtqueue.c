@@ -405,7 +405,8 @@ static void split_set_kicks(struct virtqueue *vq, bool on)
         /* "Off" is the stale index: the driver kicks only when passing it. */
         if (on) {
             uint64_t at = USED_RING + 8 * (uint64_t)vq->size;
-            __atomic_store_n((uint16_t *)(void *)(vq->device + at), vq->last_avail, __ATOMIC_RELAXED);
+            /* From what is there already, taken or not: the device has seen it. */
+            __atomic_store_n((uint16_t *)(void *)(vq->device + at), avail_idx(vq), __ATOMIC_RELAXED);
             guest_mark_written(mem, vq->device_gpa + at, 2);
         }
         return;

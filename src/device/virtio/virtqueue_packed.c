@@ -154,7 +154,8 @@ void packed_set_kicks(struct virtqueue *vq, bool on)
     uint16_t flags = VRING_PACKED_EVENT_FLAG_DISABLE;
     if (on) {
         flags = VRING_PACKED_EVENT_FLAG_ENABLE;
-        if (virtio_has(vq->vdev, VIRTIO_RING_F_EVENT_IDX)) {
+        /* An event position only names the next free slot while nothing waits in front of it. */
+        if (virtio_has(vq->vdev, VIRTIO_RING_F_EVENT_IDX) && !packed_available(vq)) {
             uint16_t off = (uint16_t)(vq->last_avail | (vq->avail_wrap ? WRAP_BIT : 0));
             __atomic_store_n((uint16_t *)(void *)(vq->device + EVENT_OFF), off, __ATOMIC_RELAXED);
             flags = VRING_PACKED_EVENT_FLAG_DESC;
