@@ -4,10 +4,10 @@
 
 #include "base/util.h"
 #include "device/pci/pci.h"
+#include "device/platform/ich9_pm.h"
 #include "vmm/acpi/acpi.h"
 #include "vmm/acpi/aml.h"
 
-#define PM_BASE     0x600
 #define PM_LEN      0x80
 #define FW_CFG_BASE 0x510
 #define FW_CFG_LEN  12
@@ -193,7 +193,7 @@ static void motherboard(struct aml *a)
     aml_eisa_id(a, "PNP0C02");
     aml_name_int(a, "_UID", 1);
     aml_res_memory32(&t, true, PCI_ECAM_BASE, PCI_ECAM_SIZE);
-    aml_res_port(&t, PM_BASE, PM_LEN);
+    aml_res_port(&t, ICH9_PM_BASE, PM_LEN);
     aml_name(a, "_CRS");
     aml_resources(a, &t);
     aml_end(a);
@@ -241,12 +241,12 @@ static void processors(struct aml *a, unsigned count)
     }
 }
 
-/* Sleep state S5 is type 0 of the PM1 control register. */
 static void soft_off(struct aml *a)
 {
     aml_name(a, "_S5");
     aml_package(a, 4);
-    for (int i = 0; i < 4; i++)
+    aml_int(a, ICH9_SLEEP_TYPE_S5); /* PM1a and PM1b control, two reserved */
+    for (int i = 0; i < 3; i++)
         aml_int(a, 0);
     aml_end(a);
 }

@@ -8,6 +8,8 @@
 #include "base/util.h"
 #include "core/memory.h"
 #include "device/pci/pci.h"
+#include "device/platform/ich9_pm.h"
+#include "device/platform/ioapic.h"
 #include "vmm/acpi/acpi.h"
 #include "vmm/acpi/aml.h"
 
@@ -16,14 +18,8 @@
 #define CREATOR_ID    "RUCH"
 #define TABLE_ALIGN   64
 #define LAPIC_BASE    0xfee00000u
-#define IOAPIC_BASE   0xfec00000u
 #define HPET_BASE     0xfed00000u
 #define HPET_BLOCK_ID 0x8086a201u
-#define SCI_IRQ       9
-#define PM_EVENT      0x600
-#define PM_CONTROL    0x604
-#define PM_TIMER      0x608
-#define GPE0          0x620
 #define GPE0_LEN      16
 #define RESET_PORT    0xcf9
 #define RESET_VALUE   0x0f
@@ -181,11 +177,14 @@ static void build_fadt(struct builder *b)
     struct fadt f = {
         .facs = b->facs,
         .dsdt = b->dsdt,
-        .sci = SCI_IRQ,
-        .pm1a_event = PM_EVENT,
-        .pm1a_control = PM_CONTROL,
-        .pm_timer = PM_TIMER,
-        .gpe0 = GPE0,
+        .sci = ICH9_SCI_GSI,
+        .smi_command = ICH9_SMI_COMMAND,
+        .acpi_enable = ICH9_ACPI_ENABLE,
+        .acpi_disable = ICH9_ACPI_DISABLE,
+        .pm1a_event = ICH9_PM_EVENT,
+        .pm1a_control = ICH9_PM_CONTROL,
+        .pm_timer = ICH9_PM_TIMER,
+        .gpe0 = ICH9_PM_GPE0,
         .pm1_event_len = 4,
         .pm1_control_len = 2,
         .pm_timer_len = 4,
@@ -200,10 +199,10 @@ static void build_fadt(struct builder *b)
         .reset_value = RESET_VALUE,
         .x_facs = b->facs,
         .x_dsdt = b->dsdt,
-        .x_pm1a_event = port(PM_EVENT, 4),
-        .x_pm1a_control = port(PM_CONTROL, 2),
-        .x_pm_timer = port(PM_TIMER, 4),
-        .x_gpe0 = port(GPE0, GPE0_LEN),
+        .x_pm1a_event = port(ICH9_PM_EVENT, 4),
+        .x_pm1a_control = port(ICH9_PM_CONTROL, 2),
+        .x_pm_timer = port(ICH9_PM_TIMER, 4),
+        .x_gpe0 = port(ICH9_PM_GPE0, GPE0_LEN),
     };
     uint32_t table = begin_table(b, "FACP", 6);
     size_t at = b->a.len;

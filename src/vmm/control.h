@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the control socket can ask of a machine. The board implements it; tests give a machine of their own.
+ * All calls come from the main loop with the machine lock held.
+ */
+#ifndef VMM_CONTROL_H
+#define VMM_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+
+/* Strings stay valid until the next call of any operation. */
+struct control_block {
+    const char *id;   /* of the device */
+    const char *path; /* of the image */
+    const char *format;
+    const char *backing; /* NULL: none */
+    uint64_t size, allocated;
+    unsigned cluster_size; /* 0: the format has none */
+    bool readonly, dirty, corrupt;
+};
+
+struct control_chardev {
+    const char *label; /* of the front end, e.g. "serial0" */
+    const char *spec;  /* e.g. "unix:/run/console" */
+};
+
+struct control_ops {
+    /* QEMU's name of the run state: "running", "paused", "shutdown", "guest-panicked", "internal-error", ...
+     */
+    const char *(*status)(void *opaque);
+    bool (*running)(void *opaque);
+
+    /* Pauses all processors; harmless when they are. Drops the machine lock while it waits for them. */
+    void (*stop)(void *opaque);
+    /* Goes on; refused where only a reset or the end can follow. */
+    bool (*cont)(void *opaque, struct error **err);
+    /* These three take effect soon, after the reply. */
+    void (*reset)(void *opaque);
+    void (*powerdown)(void *opaque);
+    void (*quit)(void *opaque);
+
+    unsigned (*cpu_count)(void *opaque);
+    long (*cpu_thread_id)(void *opaque, unsigned index); /* of the host */
+    /* Number `index`; false when there is none. */
+    bool (*block_info)(void *opaque, unsigned index, struct control_block *info);
+    bool (*chardev_info)(void *opaque, unsigned index, struct control_chardev *info);
+};
+
+#endif
