@@ -90,24 +90,30 @@ static void become_machine(const char *program, const struct words *args, int se
     execv(program, args->v);
 }
 
-bool machine_start(const char *program, struct words *args, int serial_fd, int error_fd, bool detach,
+bool machine_start(const char *program, const struct words *args, int serial_fd, int error_fd, bool detach,
                    struct machine_process *out, struct error **err)
 {
     int ready[2];
     if (pipe2(ready, O_CLOEXEC) < 0)
         return error_set_errno(err, errno, "start '%s'", program), false;
+    /* First, so that the machine can already report on it what is wrong with the rest. */
     char number[16];
     snprintf(number, sizeof(number), "%d", ready[1]);
-    words_add(args, "--ready-fd");
-    words_add(args, number);
+    struct words all = {0};
+    words_add(&all, "ruche-vmm");
+    words_add(&all, "--ready-fd");
+    words_add(&all, number);
+    for (size_t i = 0; i < args->n; i++)
+        words_add(&all, args->v[i]);
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
-        become_machine(program, args, serial_fd, error_fd, ready[1], detach, parent);
+        become_machine(program, &all, serial_fd, error_fd, ready[1], detach, parent);
         dprintf(ready[1], "start '%s': %s\n", program, strerror(errno));
         _exit(EXIT_RUCHE);
     }
     int failed = errno;
+    words_free(&all);
     close(ready[1]);
     if (pid < 0) {
         close(ready[0]);

@@ -31,7 +31,7 @@ struct machine_process {
  * number; `error_fd` becomes its standard error. A detached machine gets a session of its own; another one is
  * told to end when this process dies.
  */
-bool machine_start(const char *program, struct words *args, int serial_fd, int error_fd, bool detach,
+bool machine_start(const char *program, const struct words *args, int serial_fd, int error_fd, bool detach,
                    struct machine_process *out, struct error **err);
 
 /* The end of a machine's life as an exit status: its own, or EXIT_RUCHE with a line on stderr when a signal

@@ -290,9 +290,13 @@ static int run_machine(struct request *r, const char *program)
 }
 
 /* `--device help`: the machine's program knows its devices and prints them. */
-static int list_devices(struct request *r, const char *program)
+static int list_devices(const struct request *r, const char *program)
 {
-    execv(program, r->args.v);
+    struct words all = {0};
+    words_add(&all, "ruche-vmm");
+    for (size_t i = 0; i < r->args.n; i++)
+        words_add(&all, r->args.v[i]);
+    execv(program, all.v);
     fprintf(stderr, "ruche: start '%s': %s\n", program, strerror(errno));
     return EXIT_RUCHE;
 }
@@ -301,7 +305,6 @@ static int run(int argc, char **argv)
 {
     struct request r = {0};
     struct error *err = NULL;
-    words_add(&r.args, "ruche-vmm");
     int status = parse(&r, argc, argv);
     if (status == EXIT_OK) {
         cleanup(mem) char *program = machine_program(&err);

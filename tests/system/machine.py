@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine under test and its console: `ruche run`, or QEMU, which shows that a test itself is right.
+
+Environment: RUCHE is the program `ruche`; VMM=qemu takes QEMU instead; VERBOSE=1 copies the console to stderr.
+"""
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+RUCHE = os.environ.get("RUCHE", "ruche")
+VMM = os.environ.get("VMM", "ruche")
+VERBOSE = os.environ.get("VERBOSE")
+# The sanitizer build and loaded machines are slower, and nothing here is a measurement.
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
+
+
+class Failed(AssertionError):
+    """The guest did not do what the test wanted; carries the end of the console's text."""
+
+
+def image(name="debian"):
+    """The image as `ruche image inspect --json` describes it."""
+    out = subprocess.run([RUCHE, "image", "inspect", name, "--json"], check=True, stdout=subprocess.PIPE).stdout
+    return json.loads(out)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def sha256(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+class Machine:
+    """One run. Everything is given by keyword; `disks` are (path, format) pairs, `forward` is {host port: guest port}."""
+
+    def __init__(self, kernel=None, initrd=None, cmdline=None, memory="512M", cpus=1, disks=(), image=None, forward=None,
+                 net=False, options=(), qemu_options=()):
+        self.folder = tempfile.mkdtemp(prefix="ruche-test-")
+        self.control = os.path.join(self.folder, "control")
+        self.text = ""
+        self.at = 0
+        self.status = None
+        build = self._qemu if VMM == "qemu" else self._ruche
+        command = build(kernel, initrd, cmdline, memory, cpus, list(disks), image, forward or {}, net)
+        command += list(qemu_options if VMM == "qemu" else options)
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def _ruche(self, kernel, initrd, cmdline, memory, cpus, disks, image_name, forward, net):
+        command = [RUCHE, "run", "--memory", memory, "--cpus", str(cpus), "--control", self.control]
+        for option, value in (("kernel", kernel), ("initrd", initrd), ("cmdline", cmdline)):
+            if value is not None:
+                command += ["--" + option, value]
+        for path, kind in disks:
+            command += ["--disk", f"{path},format={kind}"]
+        if net or forward:
+            rules = "".join(f",forward=tcp:127.0.0.1:{host}:{guest}" for host, guest in forward.items())
+            command += ["--net", "user" + rules]
+        if image_name:
+            command.append(image_name)
+        return command
+
+    def _qemu(self, kernel, initrd, cmdline, memory, cpus, disks, image_name, forward, net):
+        command = ["qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", memory, "-smp",
+                   str(cpus), "-nographic", "-nodefaults", "-serial", "stdio", "-device", "pvpanic", "-device",
+                   "isa-debug-exit,iobase=0x501", "-qmp", f"unix:{self.control},server=on,wait=off"]
+        if image_name:
+            base = image(image_name)
+            kernel, initrd = kernel or base["kernel"], initrd or base["initrd"]
+            cmdline = cmdline or base["cmdline"]
+            overlay = os.path.join(self.folder, "overlay.qcow2")
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base["disk"], "-F", "qcow2", overlay],
+                           check=True)
+            disks.insert(0, (overlay, "qcow2"))
+            net = True
+        for option, value in (("-kernel", kernel), ("-initrd", initrd), ("-append", cmdline)):
+            if value is not None:
+                command += [option, value]
+        for i, (path, kind) in enumerate(disks):
+            command += ["-drive", f"file={path},format={kind},if=none,id=d{i}", "-device",
+                        f"virtio-blk-pci,drive=d{i},disable-legacy=on"]
+        if net or forward:
+            rules = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for host, guest in forward.items())
+            command += ["-netdev", "user,id=n" + rules, "-device", "virtio-net-pci,netdev=n,disable-legacy=on"]
+        return command
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _fail(self, why):
+        tail = self.text[-3000:]
+        raise Failed(f"{why}; the console ended with:\n{tail}")
+
+    def _read(self, deadline):
+        """More of the console's text; False at its end."""
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return True
+        data = os.read(self.process.stdout.fileno(), 65536)
+        if VERBOSE:
+            sys.stderr.write(data.decode(errors="replace"))
+            sys.stderr.flush()
+        self.text += data.decode(errors="replace").replace("\r", "")
+        return bool(data)
+
+    def expect(self, pattern, timeout=60):
+        """Waits for a regular expression in what the console has said since the last match; gives the match."""
+        deadline = time.monotonic() + timeout * PATIENCE
+        compiled = re.compile(pattern)
+        while True:
+            match = compiled.search(self.text, self.at)
+            if match:
+                self.at = match.end()
+                return match
+            if time.monotonic() >= deadline:
+                self._fail(f"no '{pattern}' within {timeout * PATIENCE:.0f} s")
+            if not self._read(deadline):
+                self._fail(f"the machine ended before '{pattern}'")
+
+    def send(self, text):
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def run(self, command, timeout=60, check=True):
+        """Runs a command in the guest's shell; gives its output. The marks are split so that no echo matches them."""
+        mark = f"{time.monotonic_ns():x}"
+        self.send(f"echo begin''{mark}; {command}; status=$?; echo; echo end''{mark} $status\n")
+        match = self.expect(rf"begin{mark}\n((?:.|\n)*)\nend{mark} (\d+)\n", timeout)
+        output = re.sub(r"\x1b\[\??[0-9;]*[a-zA-Z]", "", match.group(1)).strip()
+        if check and match.group(2) != "0":
+            self._fail(f"'{command}' gave {match.group(2)}")
+        return output
+
+    def wait(self, timeout=60):
+        """Waits for the machine's end; gives the exit status."""
+        deadline = time.monotonic() + timeout * PATIENCE
+        while time.monotonic() < deadline:
+            if not self._read(deadline):
+                break
+        try:
+            return self.process.wait(max(1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return self._fail("the machine did not end")
+
+    def command(self, name):
+        """One command on the control socket; gives its answer. Its events are kept in `events`."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20 * PATIENCE)
+            s.connect(self.control)
+            f = s.makefile("rw")
+            f.readline()
+            answer = {}
+            for execute in ("qmp_capabilities", name):
+                f.write(json.dumps({"execute": execute}) + "\n")
+                f.flush()
+                answer = json.loads(f.readline())
+                while "event" in answer:
+                    answer = json.loads(f.readline())
+            return answer
+
+    def login(self, timeout=180):
+        """Waits for the root shell of the image `debian` and makes it quiet."""
+        self.expect(r"login: root \(automatic login\)", timeout)
+        self.expect(r"root@debian:~# ", timeout)
+        self.run("bind 'set enable-bracketed-paste off' 2>/dev/null; PS1=; stty -echo; dmesg -n 1")
+
+
+class Case(unittest.TestCase):
+    """With a folder of its own for each test."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="ruche-test-")
+        self.addCleanup(shutil.rmtree, self.folder, True)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
