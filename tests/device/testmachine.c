@@ -141,6 +141,8 @@ const char *test_machine_prepare(struct test_machine *t, const char *cls)
     bool pci = starts_with(cls, "virtio-") || strcmp(cls, "ich9-lpc") == 0;
     if (pci && !t->m.pci)
         test_machine_add(t, "q35-host", NULL);
+    if (strcmp(cls, "virtio-blk") == 0)
+        return "file=/proc/self/exe,format=raw,readonly=on"; /* any file will do */
     return NULL;
 }
 
