@@ -18,7 +18,7 @@
 enum x86_encoding { ENC_LEGACY, ENC_3DNOW, ENC_XOP, ENC_VEX, ENC_EVEX };
 
 #define REG_NONE 0xff
-#define REG_RIP  0xfe
+#define REG_PC  0xfe
 #define SEG_NONE 0xff
 
 /* What a field of the encoding names. */
@@ -38,11 +38,11 @@ struct x86_mem {
     bool read, written;
     bool vsib;     /* index is a vector register */
     uint8_t seg;   /* enum x86_seg, override or default applied */
-    uint8_t base;  /* GPR number, REG_RIP or REG_NONE */
+    uint8_t base;  /* GPR number, REG_PC or REG_NONE */
     uint8_t index; /* GPR (or vector register) number or REG_NONE */
     uint8_t scale; /* 1, 2, 4, 8 */
     uint16_t size; /* bytes accessed; 0 when not a fixed size (XSAVE...) */
-    int64_t disp;  /* for REG_RIP relative to the end of the instruction */
+    int64_t disp;  /* for REG_PC relative to the end of the instruction */
 };
 
 struct x86_insn {

@@ -42,11 +42,12 @@ struct bt_tlb_entry {
     uint64_t host;  /* host address of the page */
     uint64_t flags; /* BT_TLBE_* and guest physical page */
 };
-#define BT_TLB_NONE    UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
-#define BT_TLB_BITS    10
-#define BT_TLB_SIZE    (1u << BT_TLB_BITS)
-#define BT_TLBE_GLOBAL BIT(0)
-#define BT_TLBE_LARGE  BIT(1)
+#define BT_TLB_NONE      UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
+#define BT_TLB_BITS      10
+#define BT_TLB_SIZE      (1u << BT_TLB_BITS)
+#define BT_TLBE_GLOBAL   BIT(0)
+#define BT_TLBE_WRITABLE BIT(2) /* writes are allowed and the page is dirty already */
+#define BT_TLBE_LARGE    BIT(1)
 
 enum bt_tlb_mode {
     BT_TLB_KERNEL,      /* supervisor access, user pages allowed (no SMAP, or AC set) */
@@ -85,13 +86,15 @@ enum bt_exit {
 
 struct bt_exception {
     bool pending;
+    bool fault; /* #DB: an instruction breakpoint, which is a fault */
     uint8_t vector;
     bool has_error;
     bool soft;     /* INT n, INT3, INTO: RIP to push is after the instruction, DPL is checked */
     bool external; /* hardware interrupt or NMI */
     uint32_t error;
-    uint64_t cr2; /* for #PF */
-    uint64_t dr6; /* for #DB: bits to set */
+    uint64_t cr2;      /* for #PF */
+    uint64_t dr6;      /* for #DB: bits to set */
+    uint64_t next_rip; /* for soft: RIP to push */
 };
 
 /*
@@ -120,9 +123,22 @@ struct bt_jc_entry {
     uint64_t tag;  /* RIP ^ cpu->jc_key; BT_JC_NONE: empty */
     uint64_t host; /* the block's indirect entry */
 };
-#define BT_JC_NONE UINT64_C(0x4000000000000001)
+#define BT_JC_NONE      UINT64_C(0x0000800000000001) /* bits 47 and 48 differ: no RIP, whatever the key */
+#define BT_JC_KEY_SHIFT 49
 
 struct bt_lapic;
+
+/* Executable addresses of the code between C and translated code: see thunk.h. */
+#define BT_CALLOUTS 3
+/* Loads guest state, puts t0 into T0, jumps to entry; returns when the guest exits. */
+typedef void bt_enter_fn(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0);
+struct bt_thunks {
+    bt_enter_fn *enter;
+    const uint8_t *leave;            /* back to C, all state is in *cpu already */
+    const uint8_t *exit_flags_host;  /* jump here to leave, status flags in the host's */
+    const uint8_t *exit_flags_saved; /* the same, status flags in cpu->status */
+    const uint8_t *callout[BT_CALLOUTS];
+};
 
 struct bt_cpu {
     /* --- known to translated code by offset (gs:) --- */
@@ -133,15 +149,16 @@ struct bt_cpu {
     uint32_t df;           /* 0 or FLAG_DF */
     _Atomic uint32_t kick; /* != 0: come back at the next block */
     uint32_t exit_reason;  /* enum bt_exit */
-    uint64_t t0, t1;       /* scratch registers across thunks */
-    uint64_t spill[4];
+    uint64_t t0;           /* where bt_enter jumps */
+    uint64_t spill[4];     /* host registers borrowed within one instruction */
     const struct bt_op *op;
     uint64_t exit_link; /* struct bt_link * */
     uint64_t host_rsp;
     uint64_t jc_key;
     struct bt_tlb_entry *tlb;     /* of the current access mode */
     uint64_t seg_base[SEG_COUNT]; /* copy of seg[].base */
-    uint64_t next_rip;
+    struct bt_cpu *self;
+    struct bt_jc_entry *jc;
     void *callout[16]; /* C functions that translated code calls */
     uint8_t bounce[4096] __attribute__((aligned(64)));
 
@@ -160,10 +177,11 @@ struct bt_cpu {
     uint64_t mcg_status, tsc_adjust;
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
     uint64_t pv_system_time_msr, pv_wall_clock_msr, pv_eoi_msr, pv_steal_msr, pv_async_msr;
-    uint64_t pdpte[4]; /* PAE paging: loaded with CR3 */
-    uint8_t cpl;       /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
-    uint32_t mode;     /* MODE_* bits now (bt_mode_update) */
-    bool shadow;       /* interrupts are held off for one instruction */
+    uint64_t pdpte[4];      /* PAE paging: loaded with CR3 */
+    uint8_t cpl;            /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
+    uint32_t jc_generation; /* part of jc_key: a new one forgets all entries */
+    uint32_t mode;          /* MODE_* bits now (bt_mode_update) */
+    bool shadow;            /* interrupts are held off for one instruction */
     bool nmi_blocked, nmi_pending;
     bool vec_live;  /* guest vectors are in host registers */
     bool tlb_large; /* some TLB entry comes from a page larger than 4 KiB */
@@ -171,29 +189,32 @@ struct bt_cpu {
     uint8_t sipi_vector;
     struct bt_exception exc;   /* fault being raised */
     uint64_t pending_db;       /* DR6 bits of debug traps to deliver before the next instruction */
+    bool stop, failed;         /* run is to return: kicked; the engine cannot go on (why) */
+    _Atomic bool nmi_request;  /* from another thread */
+    bool event_check;          /* interrupts, NMI or INIT may be waiting */
     bool shutdown;             /* triple fault */
     char why[256];             /* what led to shutdown or error */
     _Atomic uint32_t requests; /* BT_REQ_* */
     struct bt_lapic *lapic;
-    pthread_mutex_t sleep_lock; /* leaf; with sleep_cond for HLT and wait-for-SIPI */
-    pthread_cond_t sleep_cond;
-    _Atomic bool in_guest; /* between leaving and re-entering run.c's safe point */
-    uint32_t slow_len;     /* MODE_SLOW access in progress */
-    bool slow_write;
+    _Atomic bool sleeping;       /* in futex wait on kick */
+    _Atomic uint64_t code_epoch; /* cache epoch when run.c last looked; 0: not using any block */
+    /* Checked access in progress (CALLOUT_PRE to CALLOUT_POST). */
     uint64_t slow_lin;
+    uint32_t slow_len;
+    bool slow_direct; /* in RAM, not bounced */
     struct bt_tlb_entry *tlbs[BT_TLB_MODES];
-    struct bt_jc_entry *jc;
     uint64_t stat_translated, stat_exits[16], stat_tlb_miss;
     uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64))); /* standard format; valid when !vec_live */
 };
 
 /* ---- run.c ---- */
-/* Sets kick and wakes a sleeping vCPU. Any thread, async-signal-safe except for the wake-up of a halted vCPU.
- */
+/* Sets kick and wakes a sleeping vCPU. Any thread, async-signal-safe. */
 void bt_request(struct bt_cpu *cpu, uint32_t request);
 /* Recomputes cpu->mode, the TLB in force, seg_base and jc_key after a change of segments, CPL, CR0, CR4,
  * EFER, XCR0 or AC. gpr-only. */
 void bt_mode_update(struct bt_cpu *cpu);
+/* Forgets all block entries of this vCPU. gpr-only. */
+void bt_jc_flush(struct bt_cpu *cpu);
 
 /* ---- vec.c: guest vector state between host registers and cpu->xsave. gpr-only callable ---- */
 void bt_vec_save(struct bt_cpu *cpu);
@@ -233,9 +254,27 @@ bool bt_seg_linear(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, 
 uint64_t bt_effective_address(const struct bt_cpu *cpu, const struct x86_insn *insn);
 /* Copies up to 15 bytes of code at RIP; returns how many could be fetched, 0 with cpu->exc set. */
 unsigned bt_fetch(struct bt_cpu *cpu, uint64_t rip, uint8_t buf[16]);
+/*
+ * Host address of linear address lin, good to the end of its page; for page-wise string instructions. NULL
+ * with cpu->exc.pending on a fault; NULL without it when the page is not plain RAM or is watched: use
+ * bt_read_lin and bt_write_lin. For writing it drops translations of the page.
+ */
+uint8_t *bt_host_ptr(struct bt_cpu *cpu, uint64_t lin, unsigned access);
+
+/* Dirty log: the page behind a host address (an entry of a page table). */
+void bt_mark_host_dirty(struct bt_engine *engine, const void *host);
+uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc);
+uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc);
+uint64_t bt_callout_post(struct bt_cpu *cpu, uint64_t unused, uint64_t next_off);
 
 void bt_tlb_flush(struct bt_cpu *cpu, bool global_too);
 void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin);
+/*
+ * Takes away the fast way to write the page at host address `host` (0: every page). Any thread, the vCPU may
+ * be running: a look-up that is under way sees either tag, which differ by bit 63 only (see
+ * bt_callout_access).
+ */
+void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host);
 
 /* ---- exc.c (gpr-only): raising and delivering ---- */
 /* Each fills cpu->exc and returns false, so that callers can `return bt_raise(...)`. */
@@ -248,6 +287,15 @@ bool bt_raise_pf(struct bt_cpu *cpu, uint64_t lin, uint32_t error);
  * cpu->shutdown is set.
  */
 void bt_deliver(struct bt_cpu *cpu);
+
+/* #MF and #XM etc. when the FPU is off: the right exception for the instruction (op_fpu.c). */
+struct bt_op;
+bool bt_op_no_fpu(struct bt_cpu *cpu, const struct bt_op *op);
+
+/* ---- cache.c ---- */
+/* Guest RAM [gpa, gpa + len) was written by other than translated code. Any thread; takes engine->lock when
+ * code lies there. */
+void bt_code_written(struct bt_engine *engine, uint64_t gpa, uint64_t len);
 
 /* ---- ops: C functions for instructions (op_*.c, gpr-only where frequent) ---- */
 typedef bool bt_op_fn(struct bt_cpu *cpu, const struct bt_op *op);
@@ -264,9 +312,14 @@ struct bt_engine {
     struct engine_config config;
     struct bt_cpu *cpu[BT_CPU_MAX];
     struct bt_cache *cache; /* cache.h */
-    _Atomic bool intr;      /* PIC's INTR */
-    pthread_mutex_t lock;   /* translations, links, invalidation */
+    struct bt_thunks thunks;
+    struct tr *tr;           /* the translator's workspace; guarded by lock */
+    uint64_t *_Atomic dirty; /* dirty log, a bit for each page by bt_page_index; NULL: off */
+    uint64_t *dirty_bits;    /* the memory of `dirty`, kept until close */
+    _Atomic bool intr;       /* PIC's INTR */
+    pthread_mutex_t lock;    /* translations, links, invalidation */
     uint64_t tsc_base;
+    struct bt_timers *timers; /* lapic_timer.c */
 };
 
 /* Host monotonic-derived guest TSC now. gpr-only. */
@@ -285,6 +338,14 @@ static inline bool bt_long_mode(const struct bt_cpu *cpu)
 static inline bool bt_code64(const struct bt_cpu *cpu)
 {
     return cpu->mode & MODE_CODE64;
+}
+
+/* RIP cut to the size of the code segment. */
+static inline uint64_t bt_wrap_rip(const struct bt_cpu *cpu, uint64_t rip)
+{
+    if (cpu->mode & MODE_CODE64)
+        return rip;
+    return cpu->mode & MODE_CODE32 ? (uint32_t)rip : (uint16_t)rip;
 }
 
 static inline bool bt_protected(const struct bt_cpu *cpu)

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The code cache: see cache.h. */
+#include "engine/bt/cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/util.h"
+
+#define THUNK_ROOM (16u * 1024)
+#define MIN_BLOCK  64u /* bytes of code that a block takes at least: bounds a segment's index */
+
+long bt_page_index(const struct guest_memory *mem, uint64_t gpa)
+{
+    long first = 0;
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_region *r = &mem->region[i];
+        if (gpa - r->gpa < r->size)
+            return first + (long)((gpa - r->gpa) >> GUEST_PAGE_SHIFT);
+        first += (long)(r->size >> GUEST_PAGE_SHIFT);
+    }
+    return -1;
+}
+
+static bool map_memory(struct bt_cache *c, struct error **err)
+{
+    c->fd = memfd_create("ruche-bt-code", MFD_CLOEXEC);
+    if (c->fd < 0 || ftruncate(c->fd, (off_t)c->size) < 0) {
+        error_set_errno(err, errno, "cannot make a code cache of %zu bytes", c->size);
+        return false;
+    }
+    c->write = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
+    c->exec = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, c->fd, 0);
+    if (c->write == MAP_FAILED || c->exec == MAP_FAILED) {
+        error_set_errno(err, errno, "cannot map the code cache (is executable memory forbidden here?)");
+        return false;
+    }
+    return true;
+}
+
+struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struct error **err)
+{
+    struct bt_cache *c = calloc(1, sizeof(*c));
+    if (!c) {
+        error_set_errno(err, ENOMEM, "cannot make a code cache");
+        return NULL;
+    }
+    c->fd = -1;
+    c->write = c->exec = MAP_FAILED;
+    c->size = size;
+    c->epoch = 1;
+    for (unsigned i = 0; i < mem->region_count; i++)
+        c->page_count += mem->region[i].size >> GUEST_PAGE_SHIFT;
+    c->pages = calloc(c->page_count, sizeof(c->pages[0]));
+    if (!c->pages || !map_memory(c, err)) {
+        if (!c->pages)
+            error_set_errno(err, ENOMEM, "cannot make the index of %zu guest pages", c->page_count);
+        bt_cache_free(c);
+        return NULL;
+    }
+    size_t room = round_down((size - THUNK_ROOM) / BT_CACHE_SEGMENTS, 4096);
+    c->max_blocks = (unsigned)(room / MIN_BLOCK);
+    c->thunk_end = c->write + THUNK_ROOM;
+    for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++) {
+        struct bt_segment *s = &c->segment[i];
+        s->start = s->next = c->thunk_end + i * room;
+        s->end = s->start + room;
+        s->blocks = calloc(c->max_blocks, sizeof(struct bt_block *));
+        if (!s->blocks) {
+            error_set_errno(err, ENOMEM, "cannot make the index of the code cache");
+            bt_cache_free(c);
+            return NULL;
+        }
+    }
+    return c;
+}
+
+void bt_block_free(struct bt_block *block)
+{
+    if (!block)
+        return;
+    free(block->insn_offset);
+    free(block->guest_offset);
+    free(block->ops);
+    free(block);
+}
+
+void bt_cache_free(struct bt_cache *c)
+{
+    if (!c)
+        return;
+    for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++) {
+        struct bt_segment *s = &c->segment[i];
+        for (unsigned j = 0; s->blocks && j < s->count; j++)
+            bt_block_free(s->blocks[j]);
+        free(s->blocks);
+    }
+    for (size_t i = 0; c->pages && i < c->page_count; i++)
+        free(c->pages[i]);
+    free(c->pages);
+    if (c->write != MAP_FAILED)
+        munmap(c->write, c->size);
+    if (c->exec != MAP_FAILED)
+        munmap(c->exec, c->size);
+    if (c->fd >= 0)
+        close(c->fd);
+    free(c);
+}
+
+static unsigned hash_of(uint64_t phys, uint32_t mode)
+{
+    uint64_t h = (phys ^ ((uint64_t)mode << 44)) * UINT64_C(0x9e3779b97f4a7c15);
+    return (unsigned)(h >> (64 - BT_HASH_BITS));
+}
+
+struct bt_block *bt_cache_find(struct bt_cache *c, uint64_t phys, uint32_t mode)
+{
+    struct bt_block *b = atomic_load_explicit(&c->hash[hash_of(phys, mode)], memory_order_acquire);
+    while (b && (b->phys != phys || b->mode != mode))
+        b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
+    return b;
+}
+
+struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc)
+{
+    if (pc < c->exec || pc >= c->exec + c->size)
+        return NULL;
+    const uint8_t *write = c->write + (pc - c->exec);
+    for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++) {
+        struct bt_segment *s = &c->segment[i];
+        if (write < s->start || write >= s->end)
+            continue;
+        unsigned low = 0, high = atomic_load_explicit(&s->count, memory_order_acquire);
+        while (high - low > 1) {
+            unsigned mid = (low + high) / 2;
+            if (s->blocks[mid]->code <= write)
+                low = mid;
+            else
+                high = mid;
+        }
+        if (low < high && s->blocks[low]->code <= write &&
+            write < s->blocks[low]->code + s->blocks[low]->code_len)
+            return s->blocks[low];
+    }
+    return NULL;
+}
+
+/* Removes a block from a page's list. */
+static void page_remove(struct bt_cache *c, const struct guest_memory *mem, uint64_t gpa,
+                        struct bt_block *block)
+{
+    struct bt_page *page = c->pages[bt_page_index(mem, gpa)];
+    struct bt_block **at = &page->blocks;
+    uint64_t code = 0;
+    while (*at) {
+        struct bt_block *b = *at;
+        unsigned side = round_down(b->phys, GUEST_PAGE_SIZE) == round_down(gpa, GUEST_PAGE_SIZE) ? 0 : 1;
+        if (b == block) {
+            *at = b->page_next[side];
+            continue;
+        }
+        unsigned first = side ? 0 : (unsigned)(b->phys & 0xfff) / 64;
+        unsigned last = side ? (unsigned)((b->phys + b->len - 1) & 0xfff) / 64
+                             : MIN((unsigned)(b->phys & 0xfff) + b->len - 1u, 0xfffu) / 64;
+        code |= (UINT64_MAX << first) & (UINT64_MAX >> (63 - last));
+        at = &b->page_next[side];
+    }
+    page->code = code;
+}
+
+/* The block is found no more, and nothing jumps to it; its memory stays until its segment is reused. */
+static void kill_block(struct bt_engine *engine, struct bt_block *block)
+{
+    struct bt_cache *c = engine->cache;
+    struct bt_block *_Atomic *at = &c->hash[hash_of(block->phys, block->mode)];
+    block->dead = true;
+    while (*at != block)
+        at = &(*at)->hash_next;
+    atomic_store_explicit(at, block->hash_next, memory_order_release);
+    for (struct bt_link *in = block->in; in; in = in->next_in) {
+        emit_patch(in->at, in->stub);
+        in->to = NULL;
+    }
+    block->in = NULL;
+    for (unsigned i = 0; i < 2; i++) {
+        struct bt_link *out = &block->link[i];
+        if (!out->to)
+            continue;
+        struct bt_link **in = &out->to->in;
+        while (*in != out)
+            in = &(*in)->next_in;
+        *in = out->next_in;
+        emit_patch(out->at, out->stub);
+        out->to = NULL;
+    }
+    page_remove(c, engine->config.memory, block->phys, block);
+    if (block->phys2)
+        page_remove(c, engine->config.memory, block->phys2, block);
+    c->stat_killed++;
+}
+
+/* After kills: every vCPU forgets its jump cache before it enters another block through it. */
+static void forget_entries(struct bt_engine *engine)
+{
+    engine->cache->epoch++;
+    for (unsigned i = 0; i < engine->config.cpu_count; i++)
+        if (engine->cpu[i])
+            bt_request(engine->cpu[i], BT_REQ_FLUSH_JC);
+}
+
+static void kill_segment(struct bt_engine *engine, struct bt_segment *s)
+{
+    for (unsigned i = 0; i < s->count; i++)
+        if (!s->blocks[i]->dead)
+            kill_block(engine, s->blocks[i]);
+    forget_entries(engine);
+    s->killed_at = engine->cache->epoch;
+    engine->cache->stat_evictions++;
+}
+
+/* Every vCPU has been outside of translated code since `epoch` began. */
+static bool grace_passed(struct bt_engine *engine, uint64_t epoch)
+{
+    for (unsigned i = 0; i < engine->config.cpu_count; i++) {
+        struct bt_cpu *cpu = engine->cpu[i];
+        if (!cpu)
+            continue;
+        uint64_t seen = atomic_load(&cpu->code_epoch);
+        if (seen && seen < epoch)
+            return false;
+    }
+    return true;
+}
+
+bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
+{
+    struct bt_cache *c = engine->cache;
+    struct bt_segment *s = &c->segment[c->current];
+    if ((size_t)(s->end - s->next) < BT_BLOCK_ROOM || s->count == c->max_blocks) {
+        unsigned next = (c->current + 1) % BT_CACHE_SEGMENTS;
+        struct bt_segment *n = &c->segment[next];
+        if (n->count && !n->killed_at)
+            kill_segment(engine, n);
+        if (n->killed_at && !grace_passed(engine, n->killed_at))
+            return false;
+        for (unsigned i = 0; i < n->count; i++)
+            bt_block_free(n->blocks[i]);
+        n->count = 0;
+        n->next = n->start;
+        n->killed_at = 0;
+        c->current = next;
+        s = n;
+        /* Start the next grace period now, so that it is over when this segment is full. */
+        struct bt_segment *after = &c->segment[(next + 1) % BT_CACHE_SEGMENTS];
+        if (after->count && !after->killed_at)
+            kill_segment(engine, after);
+    }
+    *e = (struct emitter){.p = s->next, .end = s->next + BT_BLOCK_ROOM, .delta = c->exec - c->write};
+    return true;
+}
+
+static struct bt_page *page_get(struct bt_cache *c, const struct guest_memory *mem, uint64_t gpa)
+{
+    long index = bt_page_index(mem, gpa);
+    struct bt_page *page = atomic_load_explicit(&c->pages[index], memory_order_acquire);
+    if (!page) {
+        page = calloc(1, sizeof(*page));
+        if (!page)
+            abort(); /* 16 bytes; the host is out of memory altogether */
+        atomic_store_explicit(&c->pages[index], page, memory_order_release);
+    }
+    return page;
+}
+
+void bt_cache_add(struct bt_engine *engine, struct bt_block *block, const struct emitter *e)
+{
+    struct bt_cache *c = engine->cache;
+    struct bt_segment *s = &c->segment[c->current];
+    block->code = s->next;
+    block->code_len = (uint32_t)(e->p - s->next);
+    s->next = e->p + (-(uintptr_t)e->p & 15);
+    s->blocks[s->count] = block;
+    atomic_store_explicit(&s->count, s->count + 1, memory_order_release);
+    struct bt_page *page = page_get(c, engine->config.memory, block->phys);
+    block->page_next[0] = page->blocks;
+    page->blocks = block;
+    if (block->phys2) {
+        page = page_get(c, engine->config.memory, block->phys2);
+        block->page_next[1] = page->blocks;
+        page->blocks = block;
+    }
+    struct bt_block *_Atomic *bucket = &c->hash[hash_of(block->phys, block->mode)];
+    block->hash_next = *bucket;
+    atomic_store_explicit(bucket, block, memory_order_release);
+}
+
+void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to)
+{
+    if (link->to || link->from->dead || to->dead)
+        return;
+    bool backward = link->target <= (link->from->phys & 0xfff) + link->from->len - 1u;
+    const uint8_t *exec = backward ? to->entry_poll : to->entry;
+    link->to = to;
+    link->next_in = to->in;
+    to->in = link;
+    emit_patch(link->at, c->write + (exec - c->exec));
+}
+
+static uint64_t granules(uint64_t gpa, unsigned len)
+{
+    unsigned first = (unsigned)(gpa & 0xfff) / 64, last = (unsigned)((gpa & 0xfff) + len - 1) / 64;
+    return (UINT64_MAX << first) & (UINT64_MAX >> (63 - last));
+}
+
+void bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
+{
+    struct bt_page *page = page_get(engine->cache, engine->config.memory, gpa);
+    uint64_t before = atomic_fetch_or(&page->code, granules(gpa, len));
+    if (before)
+        return;
+    /* First code in the page. Pairs with the fence in mmu.c: either the filler sees the bit or we see its
+     * entry. */
+    atomic_thread_fence(memory_order_seq_cst);
+    const struct guest_region *r = guest_region_find(engine->config.memory, gpa);
+    uint64_t host = (uint64_t)(uintptr_t)(r->host + (round_down(gpa, GUEST_PAGE_SIZE) - r->gpa));
+    for (unsigned i = 0; i < engine->config.cpu_count; i++)
+        if (engine->cpu[i])
+            bt_tlb_deny_writes(engine->cpu[i], host);
+}
+
+bool bt_page_has_code(const struct bt_engine *engine, uint64_t gpa, unsigned len)
+{
+    long index = bt_page_index(engine->config.memory, gpa);
+    if (index < 0)
+        return false;
+    struct bt_page *page = atomic_load_explicit(&engine->cache->pages[index], memory_order_acquire);
+    return page && (atomic_load(&page->code) & granules(gpa, len));
+}
+
+bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len)
+{
+    struct bt_cache *c = engine->cache;
+    uint64_t end = gpa + len;
+    bool any = false;
+    for (uint64_t at = round_down(gpa, GUEST_PAGE_SIZE); at < end; at += GUEST_PAGE_SIZE) {
+        long index = bt_page_index(engine->config.memory, at);
+        struct bt_page *page = index < 0 ? NULL : c->pages[index];
+        if (!page)
+            continue;
+        for (struct bt_block *b = page->blocks, *next; b; b = next) {
+            unsigned side = round_down(b->phys, GUEST_PAGE_SIZE) == at ? 0 : 1;
+            uint64_t first = side ? at : b->phys;
+            uint64_t last = !b->phys2 ? b->phys + b->len
+                            : side    ? at + ((b->phys + b->len) & 0xfff)
+                                      : at + GUEST_PAGE_SIZE;
+            next = b->page_next[side];
+            if (first < end && last > gpa) {
+                kill_block(engine, b);
+                any = true;
+            }
+        }
+        if (!page->blocks)
+            page->code = 0;
+    }
+    if (any)
+        forget_entries(engine);
+    return any;
+}
+
+void bt_code_written(struct bt_engine *engine, uint64_t gpa, uint64_t len)
+{
+    uint64_t end = gpa + len;
+    while (gpa < end) {
+        unsigned n = (unsigned)MIN(end - gpa, GUEST_PAGE_SIZE - (gpa & 0xfff));
+        if (bt_page_has_code(engine, gpa, n)) {
+            pthread_mutex_lock(&engine->lock);
+            bt_cache_invalidate(engine, gpa, n);
+            pthread_mutex_unlock(&engine->lock);
+        }
+        gpa += n;
+    }
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The code cache: blocks of translated code, found by physical address and mode, chained to each other,
+ * dropped when their bytes change or when room is needed. Shared by all vCPUs.
+ *
+ * The memory is one memfd mapped twice, writable and executable, never both through one mapping. It is filled
+ * segment by segment; before a segment is used again its blocks are killed, and its memory is reused only
+ * after every vCPU has been seen outside of translated code (a grace period), so eviction never stops the
+ * machine.
+ *
+ * All functions want engine->lock held, except bt_cache_find and bt_cache_at, which are lock-free.
+ */
+#ifndef BT_CACHE_H
+#define BT_CACHE_H
+
+#include "engine/bt/bt.h"
+#include "engine/bt/emit.h"
+
+struct bt_link {
+    struct bt_block *from, *to;
+    uint8_t *at;     /* writable address of the jump's displacement; NULL: no such exit */
+    uint8_t *stub;   /* writable address of what it jumps to when not linked */
+    uint16_t target; /* page offset of the target */
+    struct bt_link *next_in;
+};
+
+struct bt_block {
+    uint64_t phys;  /* guest physical address of the first byte */
+    uint64_t phys2; /* page of the last byte when that is another one; else 0 */
+    uint32_t mode;  /* MODE_* */
+    uint16_t len;   /* guest bytes */
+    uint16_t insn_count;
+    bool dead;
+    uint8_t *code; /* writable address */
+    uint32_t code_len;
+    const uint8_t *entry;          /* executable addresses: flags and pc_base in place, no poll */
+    const uint8_t *entry_poll;     /* the same, comes back when cpu->kick is set */
+    const uint8_t *entry_indirect; /* flags in cpu->status, RIP in T0 */
+    uint16_t *insn_offset;  /* code offset of each instruction, then of the end; bit 15: status flags are in
+                               cpu->status */
+    uint16_t *guest_offset; /* guest offset of each instruction from phys */
+    struct bt_op *ops;
+    struct bt_link link[2];
+    struct bt_link *in; /* jumps that lead here */
+    struct bt_block *_Atomic hash_next;
+    struct bt_block *page_next[2];
+};
+
+#define BT_OFFSET_FLAGS_SAVED 0x8000u
+
+/* What is known of a physical page that holds, or held, translated code. */
+struct bt_page {
+    struct bt_block *blocks; /* through page_next[0] or [1] */
+    _Atomic uint64_t code;   /* bit n: bytes [64n, 64n + 64) are translated */
+};
+
+#define BT_CACHE_SEGMENTS 16
+#define BT_HASH_BITS      15
+#define BT_BLOCK_ROOM     (32u * 1024) /* no block is larger */
+
+struct bt_segment {
+    uint8_t *start, *end, *next; /* writable addresses */
+    struct bt_block **blocks;    /* by rising address */
+    _Atomic unsigned count;
+    uint64_t killed_at; /* epoch; 0: in use or never used */
+};
+
+struct bt_cache {
+    uint8_t *write, *exec; /* the two mappings */
+    size_t size;
+    int fd;
+    uint8_t *thunk_end; /* writable; code of thunk.c lies before the first segment */
+    struct bt_segment segment[BT_CACHE_SEGMENTS];
+    unsigned current;
+    unsigned max_blocks; /* a segment's */
+    struct bt_block *_Atomic hash[1u << BT_HASH_BITS];
+    struct bt_page *_Atomic *pages; /* by RAM page index */
+    size_t page_count;
+    _Atomic uint64_t epoch; /* grows when blocks are killed */
+    uint64_t stat_killed, stat_evictions;
+};
+
+/* `size` bytes in all. NULL and *err on failure. */
+struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struct error **err);
+void bt_cache_free(struct bt_cache *c);
+
+static inline const uint8_t *bt_cache_exec(const struct bt_cache *c, const uint8_t *write)
+{
+    return c->exec + (write - c->write);
+}
+
+/* The live block for a key, or NULL. phys2 is checked by the caller through block->phys2. */
+struct bt_block *bt_cache_find(struct bt_cache *c, uint64_t phys, uint32_t mode);
+/* The block whose code holds executable address pc, or NULL. From a signal handler on a vCPU's thread. */
+struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc);
+
+/*
+ * Room for one block: fills `e`. False: a grace period has to pass first; drop the lock, let all vCPUs come
+ * out, try again.
+ */
+bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e);
+/* Publishes a finished block, whose bytes were read after bt_cache_protect. Takes ownership. */
+void bt_cache_add(struct bt_engine *engine, struct bt_block *block, const struct emitter *e);
+void bt_block_free(struct bt_block *block);
+
+/* Chains a direct jump to its target, both alive. */
+void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to);
+
+/* Marks [gpa, gpa + len) as translated and takes write permission from every soft TLB, before the bytes are
+ * read. */
+void bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len);
+/* Kills the blocks that overlap [gpa, gpa + len); true if there was one. */
+bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len);
+
+/* Index of a physical page among all regions; -1: none. */
+long bt_page_index(const struct guest_memory *mem, uint64_t gpa);
+/* Whether translated code lies in [gpa, gpa + len) of one page. Lock-free. */
+bool bt_page_has_code(const struct bt_engine *engine, uint64_t gpa, unsigned len);
+
+#endif

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Branches, exits from blocks, and the cold stubs behind a block's hot code. */
+#include <Zydis/Mnemonic.h>
+
+#include "base/util.h"
+#include "engine/bt/translate.h"
+
+struct stub *tr_stub(struct tr *t, enum stub_kind kind, uint8_t *from)
+{
+    if (t->stub_count == BT_STUBS_MAX) {
+        t->e.full = true;
+        return NULL;
+    }
+    struct stub *s = &t->stub[t->stub_count++];
+    *s =
+        (struct stub){.kind = kind, .from = from, .flags_host = t->flags_host, .flags_saved = t->flags_saved};
+    return s;
+}
+
+static bool same_page(int32_t target)
+{
+    return target >= 0 && target < (int32_t)GUEST_PAGE_SIZE;
+}
+
+/* T0 = RIP of a page offset, cut to the code size. */
+static void load_rip(struct tr *t, int32_t off)
+{
+    struct emitter *e = &t->e;
+    emit_load(e, 8, T0, CPU(pc_base));
+    emit_lea(e, t->mode & MODE_CODE64 ? 8 : 4, T0, MEM_DISP(T0, off));
+    if (!(t->mode & (MODE_CODE64 | MODE_CODE32))) {
+        const uint8_t movzx_t0d_t0w[] = {0x45, 0x0f, 0xb7, 0xd2};
+        emit_bytes(e, movzx_t0d_t0w, sizeof(movzx_t0d_t0w));
+    }
+}
+
+/* To run.c with RIP in T0 and the flags saved. */
+static void leave(struct tr *t, enum bt_exit reason)
+{
+    emit_store(&t->e, 8, CPU(rip), T0);
+    emit_store_imm32(&t->e, CPU(exit_reason), reason);
+    emit_jmp_to(&t->e, t->engine->thunks.exit_flags_saved);
+}
+
+void tr_exit_indirect(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    tr_need_saved_flags(t);
+    t->ended = true;
+    if (!tr_flat(t)) {
+        leave(t, BT_EXIT_LOOKUP);
+        return;
+    }
+    _Static_assert(sizeof(struct bt_jc_entry) == 16, "the look-up scales by 16");
+    emit_mov(e, 4, T1, T0);
+    emit_shift(e, SHIFT_SHR, 4, T1, 10);
+    emit_alu_op(e, ALU_XOR, 4, T1, T0);
+    emit_alu_imm(e, ALU_AND, 4, T1, BT_JC_SIZE - 1);
+    emit_shift(e, SHIFT_SHL, 4, T1, 4);
+    emit_alu_mem(e, ALU_ADD, 8, T1, CPU(jc));
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    emit_alu_mem(e, ALU_CMP, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, tag)));
+    uint8_t *miss = emit_short(e, 0x75);
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    emit_jmp_mem(e, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, host)));
+    if (!e->full)
+        emit_patch_short(miss, e->p);
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    leave(t, BT_EXIT_LOOKUP);
+}
+
+void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
+{
+    t->ended = true;
+    if (tr_flat(t) && same_page(target)) {
+        tr_need_host_flags(t);
+        struct stub *s = tr_stub(t, STUB_LINK, emit_jmp_aligned(&t->e));
+        if (s) {
+            s->target = target;
+            s->link = link;
+        }
+        return;
+    }
+    tr_need_saved_flags(t);
+    load_rip(t, target);
+    tr_exit_indirect(t);
+}
+
+/* A jump to `target`, chained where it can be: conditional, or not when cc is CC_ALWAYS. Uses link 0. */
+#define CC_ALWAYS 0xff
+static void jump_out(struct tr *t, uint8_t cc, int32_t target)
+{
+    struct emitter *e = &t->e;
+    bool chain = same_page(target);
+    uint8_t *at;
+    if (cc == CC_ALWAYS)
+        at = chain ? emit_jmp_aligned(e) : emit_jmp(e);
+    else
+        at = chain ? emit_jcc_aligned(e, cc) : emit_jcc(e, cc);
+    struct stub *s = tr_stub(t, chain ? STUB_LINK : STUB_EXIT, at);
+    if (s) {
+        s->target = target;
+        s->link = 0;
+    }
+}
+
+static void tr_jcc(struct tr *t, const struct x86_insn *insn)
+{
+    tr_need_host_flags(t);
+    jump_out(t, insn->opcode & 15, (int32_t)(tr_next_off(t) + insn->imm[0]));
+    tr_exit_direct(t, 1, tr_next_off(t));
+}
+
+/* LOOP, LOOPE, LOOPNE, JCXZ with a 4- or 8-byte counter. No flags are changed. */
+static void tr_loop(struct tr *t, const struct x86_insn *insn)
+{
+    struct emitter *e = &t->e;
+    uint8_t *out[2] = {NULL, NULL};
+    bool jcxz = (insn->opcode & 3) == 3;
+    tr_need_host_flags(t);
+    if (!jcxz)
+        emit_lea(e, insn->addrsize, H_RCX, MEM_DISP(H_RCX, -1));
+    if (insn->addrsize == 4)
+        emit_u8(e, 0x67);
+    out[0] = emit_short(e, 0xe3);
+    if ((insn->opcode & 3) < 2) /* LOOPNE goes on while ZF is clear, LOOPE while it is set */
+        out[1] = emit_short(e, (insn->opcode & 3) == 0 ? 0x74 : 0x75);
+    int32_t taken = (int32_t)(tr_next_off(t) + insn->imm[0]);
+    jump_out(t, CC_ALWAYS, jcxz ? tr_next_off(t) : taken);
+    for (unsigned i = 0; i < 2; i++)
+        if (out[i] && !e->full)
+            emit_patch_short(out[i], e->p);
+    tr_exit_direct(t, 1, jcxz ? taken : tr_next_off(t));
+}
+
+static void tr_jmp_indirect(struct tr *t, const struct x86_insn *insn)
+{
+    if (insn->mem.present) {
+        tr_clobber_flags(t);
+        tr_address(t, insn);
+        tr_check(t, insn->opsize, false, insn->mem.seg);
+        emit_load(&t->e, insn->opsize, T0, MEM_AT(T0));
+    } else {
+        emit_mov(&t->e, insn->opsize, T0, tr_gpr(t, insn->rm.reg, T0));
+    }
+    tr_exit_indirect(t);
+}
+
+static bool is_jcc(const struct x86_insn *insn)
+{
+    return insn->imm_relative && ((insn->map == 0 && (insn->opcode & 0xf0) == 0x70) ||
+                                  (insn->map == 1 && (insn->opcode & 0xf0) == 0x80));
+}
+
+static bool is_near_reg(const struct x86_insn *insn)
+{
+    return insn->rm.kind == FIELD_GPR || insn->opreg.kind == FIELD_GPR;
+}
+
+/* Stack and flow instructions with a form of their own here. */
+static bool has_flow_form(const struct x86_insn *insn)
+{
+    unsigned group = insn->modrm & 0x38;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        return insn->mem.present || is_near_reg(insn) || insn->imm_count;
+    case ZYDIS_MNEMONIC_POP:
+        return is_near_reg(insn);
+    case ZYDIS_MNEMONIC_LEAVE:
+        return true;
+    case ZYDIS_MNEMONIC_CALL:
+        return insn->imm_relative || (insn->map == 0 && insn->opcode == 0xff && group == 0x10);
+    case ZYDIS_MNEMONIC_JMP:
+        return insn->imm_relative || (insn->map == 0 && insn->opcode == 0xff && group == 0x20);
+    case ZYDIS_MNEMONIC_RET:
+        return insn->opcode == 0xc2 || insn->opcode == 0xc3;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+    case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+        return insn->addrsize >= 4;
+    default:
+        return is_jcc(insn);
+    }
+}
+
+static void emit_flow(struct tr *t, const struct x86_insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        if (insn->mem.present)
+            tr_push_mem(t, insn);
+        else if (is_near_reg(insn))
+            tr_push_gpr(t, insn);
+        else
+            tr_push_imm(t, insn);
+        break;
+    case ZYDIS_MNEMONIC_POP:
+        tr_pop_gpr(t, insn);
+        break;
+    case ZYDIS_MNEMONIC_LEAVE:
+        tr_leave(t, insn);
+        break;
+    case ZYDIS_MNEMONIC_CALL:
+        tr_call(t, insn);
+        break;
+    case ZYDIS_MNEMONIC_RET:
+        tr_ret(t, insn);
+        break;
+    case ZYDIS_MNEMONIC_JMP:
+        if (insn->imm_relative)
+            tr_exit_direct(t, 0, (int32_t)(tr_next_off(t) + insn->imm[0]));
+        else
+            tr_jmp_indirect(t, insn);
+        break;
+    default:
+        if (is_jcc(insn))
+            tr_jcc(t, insn);
+        else
+            tr_loop(t, insn);
+        break;
+    }
+}
+
+/* Offsets are linear addresses, and the operand and stack sizes are those of the mode. */
+static bool flow_mode(const struct tr *t, const struct x86_insn *insn)
+{
+    if (!tr_flat(t))
+        return false;
+    if (t->mode & MODE_CODE64)
+        return insn->opsize == 8 || is_jcc(insn);
+    return (t->mode & MODE_CODE32) && (t->mode & MODE_STACK32) && insn->opsize == 4 &&
+           (!insn->mem.present || tr_direct_mem(t, insn));
+}
+
+enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
+{
+    if ((insn->hidden_mem || insn->branch) && has_flow_form(insn) && flow_mode(t, insn))
+        return FORM_FLOW;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_LEA:
+        return FORM_LEA;
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        return FORM_DF;
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+        if (insn->mem.present && insn->reg.kind == FIELD_GPR)
+            return FORM_BIT_STRING;
+        break;
+    default:
+        if (insn->mem.present && !insn->mem.accessed && !insn->gpr_written && !insn->hidden_mem)
+            return FORM_NOTHING; /* prefetches, NOPs with an operand */
+        break;
+    }
+    return tr_is_native(insn) ? FORM_NATIVE : FORM_OP;
+}
+
+void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
+{
+    switch (form) {
+    case FORM_FLOW:
+        emit_flow(t, insn);
+        break;
+    case FORM_LEA:
+        tr_lea(t, insn);
+        break;
+    case FORM_DF:
+        emit_store_imm32(&t->e, CPU(df), insn->mnemonic == ZYDIS_MNEMONIC_STD ? FLAG_DF : 0);
+        break;
+    case FORM_BIT_STRING:
+        tr_bit_string(t, insn);
+        break;
+    case FORM_NATIVE:
+        tr_native(t, insn);
+        break;
+    case FORM_NOTHING:
+    case FORM_OP:
+        break;
+    }
+}
+
+void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy)
+{
+    struct bt_op *op = &t->block->ops[t->op_count++];
+    *op = (struct bt_op){.run = fn, .heavy = heavy, .insn = *insn};
+    tr_need_saved_flags(t);
+    emit_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)op);
+    emit_store(&t->e, 8, CPU(op), T1);
+    load_rip(t, tr_this_off(t));
+    leave(t, BT_EXIT_OP);
+    t->ended = true;
+}
+
+static void stub_access(struct tr *t, struct stub *s)
+{
+    struct emitter *e = &t->e;
+    emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, s->target)); /* back to the linear address */
+    emit_mov_imm(e, T1, s->desc);
+    emit_call_to(e, t->engine->thunks.callout[CALLOUT_ACCESS]);
+    emit_jmp_to(e, s->resume + e->delta);
+}
+
+static void stub_link(struct tr *t, struct stub *s)
+{
+    struct emitter *e = &t->e;
+    struct bt_link *link = &t->block->link[s->link];
+    *link = (struct bt_link){.from = t->block, .at = s->from, .stub = e->p, .target = (uint16_t)s->target};
+    emit_mov_imm(e, T0, (uint64_t)(uintptr_t)link);
+    emit_store(e, 8, CPU(exit_link), T0);
+    load_rip(t, s->target);
+    emit_store(e, 8, CPU(rip), T0);
+    emit_store_imm32(e, CPU(exit_reason), BT_EXIT_LINK);
+    emit_jmp_to(e, t->engine->thunks.exit_flags_host);
+}
+
+static void stub_poll(struct tr *t, struct stub *s)
+{
+    struct emitter *e = &t->e;
+    load_rip(t, (int32_t)t->page_off);
+    emit_store(e, 8, CPU(rip), T0);
+    emit_store_imm32(e, CPU(exit_reason), BT_EXIT_POLL);
+    emit_jmp_to(e, s->flags_host ? t->engine->thunks.exit_flags_host : t->engine->thunks.exit_flags_saved);
+}
+
+void tr_emit_stubs(struct tr *t)
+{
+    for (unsigned i = 0; i < t->stub_count && !t->e.full; i++) {
+        struct stub *s = &t->stub[i];
+        if (s->from)
+            emit_patch(s->from, t->e.p);
+        t->flags_host = s->flags_host;
+        t->flags_saved = s->flags_saved;
+        switch (s->kind) {
+        case STUB_ACCESS:
+            stub_access(t, s);
+            break;
+        case STUB_LINK:
+            stub_link(t, s);
+            break;
+        case STUB_EXIT:
+            tr_need_saved_flags(t);
+            load_rip(t, s->target);
+            tr_exit_indirect(t);
+            break;
+        case STUB_POLL:
+            stub_poll(t, s);
+            break;
+        }
+    }
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The translator's driver: decodes a block, finds what flags live, emits it, publishes it. See translate.h.
+ */
+#include "engine/bt/translate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/util.h"
+#include "x86/features.h"
+
+static bool op_ud(struct bt_cpu *cpu, const struct bt_op *op)
+{
+    return bt_raise(cpu, VEC_UD);
+}
+
+static bool op_gp(struct bt_cpu *cpu, const struct bt_op *op)
+{
+    return bt_raise_error(cpu, VEC_GP, 0);
+}
+
+void tr_clobber_flags(struct tr *t)
+{
+    if (t->live[t->i] && !t->flags_saved) {
+        emit_save_flags(&t->e, T1);
+        t->flags_saved = true;
+    }
+    t->flags_host = false;
+}
+
+void tr_need_host_flags(struct tr *t)
+{
+    if (!t->flags_host && t->flags_saved)
+        emit_restore_flags(&t->e, T1);
+    t->flags_host = true;
+}
+
+void tr_need_saved_flags(struct tr *t)
+{
+    if (t->flags_host && !t->flags_saved) {
+        emit_save_flags(&t->e, T1);
+        t->flags_saved = true;
+    }
+}
+
+static unsigned code_size(uint32_t mode)
+{
+    return mode & MODE_CODE64 ? 64 : mode & MODE_CODE32 ? 32 : 16;
+}
+
+static bool ends_block(const struct tr *t, const struct x86_insn *insn, enum tr_form form)
+{
+    return form == FORM_OP || insn->branch || (t->mode & MODE_SLOW);
+}
+
+/* Decides how instruction i is executed. */
+static void plan(struct tr *t, unsigned i)
+{
+    struct x86_insn *insn = &t->insn[i];
+    bool fpu_off =
+        tr_is_fpu(insn) && ((t->mode & MODE_NO_FPU) || (tr_is_sse(insn) && !(t->mode & MODE_SSE)) ||
+                            (tr_is_avx(insn) && !(t->mode & MODE_AVX)));
+    t->heavy[i] = false;
+    if (!x86_insn_offered(t->engine->config.cpu, insn)) {
+        t->form[i] = FORM_OP;
+        t->op[i] = op_ud;
+        return;
+    }
+    if (fpu_off) {
+        t->form[i] = FORM_OP;
+        t->op[i] = bt_op_no_fpu;
+        return;
+    }
+    t->form[i] = tr_classify(t, insn);
+    if (t->form[i] != FORM_OP)
+        return;
+    t->op[i] = bt_op_find(insn, &t->heavy[i]);
+    if (!t->op[i])
+        t->op[i] = op_ud;
+}
+
+static void add_trap(struct tr *t, unsigned i, bt_op_fn *fn)
+{
+    t->insn[i] = (struct x86_insn){.len = 1, .mode = (uint8_t)code_size(t->mode)};
+    t->form[i] = FORM_OP;
+    t->op[i] = fn;
+    t->heavy[i] = false;
+    t->off[i + 1] = (uint16_t)(t->off[i] + 1);
+    t->count = i + 1;
+}
+
+/*
+ * Decodes from code[0, avail). DECODE_MORE is returned when the very first instruction does not end there.
+ * `limited`: the code segment ends where avail does, so that what crosses it is #GP.
+ */
+static enum x86_decode_result decode_block(struct tr *t, const uint8_t *code, unsigned avail, bool limited)
+{
+    unsigned size = code_size(t->mode);
+    for (unsigned i = 0; i < BT_BLOCK_INSNS; i++) {
+        unsigned off = t->off[i];
+        enum x86_decode_result r =
+            off >= avail ? DECODE_MORE : x86_decode(&t->insn[i], code + off, avail - off, size);
+        if (r == DECODE_MORE) {
+            if (i == 0 && limited)
+                add_trap(t, 0, op_gp);
+            return i || limited ? DECODE_OK : DECODE_MORE;
+        }
+        if (r != DECODE_OK) {
+            add_trap(t, i, r == DECODE_INVALID ? op_ud : op_gp);
+            return DECODE_OK;
+        }
+        plan(t, i);
+        t->off[i + 1] = (uint16_t)(off + t->insn[i].len);
+        t->count = i + 1;
+        if (ends_block(t, &t->insn[i], t->form[i]))
+            break;
+    }
+    return DECODE_OK;
+}
+
+static void find_live_flags(struct tr *t)
+{
+    t->live[t->count] = FLAGS_STATUS;
+    for (unsigned i = t->count; i-- > 0;) {
+        const struct x86_insn *insn = &t->insn[i];
+        if (t->form[i] == FORM_OP)
+            t->live[i] = FLAGS_STATUS;
+        else
+            t->live[i] =
+                (uint32_t)((t->live[i + 1] & ~insn->flags_written) | (insn->flags_read & FLAGS_STATUS));
+    }
+}
+
+/* The three entries, and the test for cpu->kick. */
+static void emit_entries(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    struct bt_block *b = t->block;
+    b->entry_indirect = e->p + e->delta;
+    emit_lea(e, 8, T0, MEM_DISP(T0, -(int32_t)t->page_off));
+    emit_store(e, 8, CPU(pc_base), T0);
+    if (t->live[0])
+        emit_restore_flags(e, T1);
+    b->entry_poll = e->p + e->delta;
+    t->flags_host = t->live[0] != 0;
+    t->flags_saved = false;
+    if (t->live[0]) { /* flags matter: test without touching them */
+        emit_mov(e, 8, T1, H_RCX);
+        emit_load(e, 4, H_RCX, CPU(kick));
+        emit_bytes(e, (const uint8_t[]){0xe3, 3 + 5}, 2); /* jrcxz over the next two */
+        emit_mov(e, 8, H_RCX, T1);
+        tr_stub(t, STUB_POLL, emit_jmp(e));
+        emit_mov(e, 8, H_RCX, T1);
+    } else {
+        emit_cmp_mem_imm8(e, 4, CPU(kick), 0);
+        tr_stub(t, STUB_POLL, emit_jcc(e, CC_NE));
+    }
+    b->entry = e->p + e->delta;
+    t->flags_host = true;
+}
+
+static void emit_body(struct tr *t)
+{
+    const uint8_t *start = t->e.p;
+    emit_entries(t);
+    for (t->i = 0; t->i < t->count && !t->e.full; t->i++) {
+        const struct x86_insn *insn = &t->insn[t->i];
+        t->block->insn_offset[t->i] =
+            (uint16_t)((t->e.p - start) | (t->flags_saved ? BT_OFFSET_FLAGS_SAVED : 0));
+        t->block->guest_offset[t->i] = t->off[t->i];
+        if (t->form[t->i] == FORM_OP)
+            tr_exit_op(t, insn, t->op[t->i], t->heavy[t->i]);
+        else
+            tr_emit(t, insn, t->form[t->i]);
+    }
+    t->i = t->count - 1;
+    if (!t->ended)
+        tr_exit_direct(t, 1, tr_next_off(t));
+    t->block->insn_offset[t->count] = (uint16_t)(t->e.p - start);
+    tr_emit_stubs(t);
+}
+
+static struct bt_block *block_new(const struct tr *t, uint64_t phys)
+{
+    struct bt_block *b = calloc(1, sizeof(*b));
+    if (!b)
+        return NULL;
+    b->phys = phys;
+    b->mode = t->mode;
+    b->len = t->off[t->count];
+    b->insn_count = (uint16_t)t->count;
+    b->insn_offset = calloc(t->count + 1, sizeof(*b->insn_offset));
+    b->guest_offset = calloc(t->count, sizeof(*b->guest_offset));
+    b->ops = calloc(1, sizeof(*b->ops)); /* at most one, the last instruction */
+    if (!b->insn_offset || !b->guest_offset || !b->ops) {
+        bt_block_free(b);
+        return NULL;
+    }
+    return b;
+}
+
+/* Bytes of code that may be fetched from `lin` on within its page and within CS's limit. */
+static unsigned fetchable(const struct bt_cpu *cpu, uint64_t lin, uint32_t mode, bool *limited)
+{
+    unsigned in_page = GUEST_PAGE_SIZE - (unsigned)(lin & 0xfff);
+    *limited = false;
+    if (mode & (MODE_CODE64 | MODE_FLAT))
+        return in_page;
+    uint64_t rip = lin - cpu->seg[SEG_CS].base;
+    uint64_t in_segment = (uint64_t)cpu->seg[SEG_CS].limit + 1 - (rip & UINT32_MAX);
+    *limited = in_segment <= in_page;
+    return (unsigned)MIN(in_segment, in_page);
+}
+
+/* The instruction at lin goes on in the next page: collects its bytes from both. */
+static enum bt_translate_result decode_across(struct tr *t, uint64_t lin, const uint8_t *code, unsigned avail,
+                                              uint64_t *phys2)
+{
+    uint8_t bytes[X86_INSN_MAX + 1];
+    uint64_t next = round_down(lin, GUEST_PAGE_SIZE) + GUEST_PAGE_SIZE;
+    if (!(t->mode & MODE_CODE64))
+        next &= UINT32_MAX;
+    if (!bt_translate(t->cpu, next, BT_FETCH, phys2, NULL))
+        return BT_TRANSLATE_FAULT;
+    const uint8_t *rest = guest_ptr(t->engine->config.memory, *phys2, X86_INSN_MAX, false);
+    if (!rest) {
+        snprintf(t->cpu->why, sizeof(t->cpu->why),
+                 "the guest executes at physical address %#llx, which is not memory",
+                 (unsigned long long)*phys2);
+        return BT_TRANSLATE_ERROR;
+    }
+    memcpy(bytes, code, avail);
+    memcpy(bytes + avail, rest, X86_INSN_MAX - avail);
+    enum x86_decode_result r = x86_decode(&t->insn[0], bytes, X86_INSN_MAX, code_size(t->mode));
+    if (r != DECODE_OK) {
+        add_trap(t, 0, r == DECODE_INVALID ? op_ud : op_gp);
+        *phys2 = 0;
+        return BT_TRANSLATED;
+    }
+    plan(t, 0);
+    t->off[1] = t->insn[0].len;
+    t->count = 1;
+    bt_cache_protect(t->engine, *phys2, t->insn[0].len - avail);
+    return BT_TRANSLATED;
+}
+
+/* Whether memory still holds what was decoded, now that writes to it would be noticed. */
+static bool unchanged(const struct tr *t, const uint8_t *code, unsigned avail)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        unsigned len = MIN((unsigned)t->insn[i].len, avail - t->off[i]);
+        if (t->insn[i].mnemonic && memcmp(code + t->off[i], t->insn[i].bytes, len) != 0)
+            return false;
+    }
+    return true;
+}
+
+static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t phys2, struct bt_block **out)
+{
+    if (!bt_cache_reserve(t->engine, &t->e))
+        return BT_TRANSLATE_RETRY;
+    t->block = block_new(t, phys);
+    if (!t->block) {
+        snprintf(t->cpu->why, sizeof(t->cpu->why), "out of memory for translations");
+        return BT_TRANSLATE_ERROR;
+    }
+    t->block->phys2 = phys2 ? round_down(phys2, GUEST_PAGE_SIZE) : 0;
+    find_live_flags(t);
+    emit_body(t);
+    if (t->e.full) {
+        bt_block_free(t->block);
+        snprintf(t->cpu->why, sizeof(t->cpu->why), "a translation outgrew its room");
+        return BT_TRANSLATE_ERROR;
+    }
+    bt_cache_add(t->engine, t->block, &t->e);
+    t->cpu->stat_translated++;
+    *out = t->block;
+    return BT_TRANSLATED;
+}
+
+enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, uint64_t phys, uint32_t mode,
+                                            struct bt_block **out)
+{
+    struct bt_engine *engine = cpu->engine;
+    struct tr *t = engine->tr; /* large; guarded by engine->lock */
+    const uint8_t *code = guest_ptr(engine->config.memory, phys, 1, false);
+    if (!code) {
+        snprintf(cpu->why, sizeof(cpu->why),
+                 "the guest executes at physical address %#llx, which is not memory",
+                 (unsigned long long)phys);
+        return BT_TRANSLATE_ERROR;
+    }
+    do {
+        bool limited;
+        unsigned avail = fetchable(cpu, lin, mode, &limited);
+        uint64_t phys2 = 0;
+        t->cpu = cpu;
+        t->engine = engine;
+        t->mode = mode;
+        t->page_off = (unsigned)(phys & 0xfff);
+        t->count = t->stub_count = t->op_count = 0;
+        t->off[0] = 0;
+        t->ended = false;
+        if (decode_block(t, code, avail, limited) == DECODE_MORE) {
+            enum bt_translate_result r = decode_across(t, lin, code, avail, &phys2);
+            if (r != BT_TRANSLATED)
+                return r;
+        }
+        bt_cache_protect(engine, phys, MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off));
+        if (unchanged(t, code, avail))
+            return emit_block(t, phys, phys2, out);
+    } while (true);
+}

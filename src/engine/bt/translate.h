@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside of the translator. A block is at most BT_BLOCK_INSNS guest instructions of one page, straight on,
+ * with at most two direct exits. It is decoded whole first, so that it is known which status flags matter
+ * after each instruction.
+ *
+ * Where the status flags are is tracked while emitting: in the host's flags, in cpu->status, in both, or
+ * nowhere (no instruction will read them). An address check destroys the host's flags, so those that matter
+ * are saved once before the first check and brought back before the next instruction that needs them.
+ *
+ *     guest                      host
+ *     add  rax, rbx              add  rax, rbx
+ *     mov  [rdi + 8], rax        (save flags: somebody reads ADD's later)
+ *                                lea  t0, [rdi + 8]
+ *                                mov  t1, t0; shr t1, 7; and t1d, mask; add t1, gs:tlb
+ *                                sub  t0, [t1 + write_tag]      ; offset in the page, or large
+ *                                cmp  t0, 4096 - 8; ja stub
+ *                                add  t0, [t1 + host]           ; stub comes back here
+ *                                mov  [t0], rax
+ *     jnz  somewhere             (restore flags) jnz link0; jmp link1
+ */
+#ifndef BT_TRANSLATE_H
+#define BT_TRANSLATE_H
+
+#include "engine/bt/cache.h"
+#include "engine/bt/thunk.h"
+
+#define BT_BLOCK_INSNS 48
+#define BT_STUBS_MAX   (BT_BLOCK_INSNS * 3 + 4)
+
+enum stub_kind { STUB_ACCESS, STUB_EXIT, STUB_LINK, STUB_POLL };
+
+struct stub {
+    enum stub_kind kind;
+    uint8_t *from;   /* displacement of the jump that leads here */
+    uint8_t *resume; /* STUB_ACCESS: where to go on */
+    uint32_t desc;   /* STUB_ACCESS */
+    int32_t target;  /* STUB_EXIT, STUB_LINK: page offset of the target */
+    unsigned link;   /* STUB_LINK */
+    bool flags_host, flags_saved;
+};
+
+/* How an instruction is put into host code. */
+enum tr_form {
+    FORM_NATIVE, /* copied, registers renamed */
+    FORM_FLOW,   /* stack and branches */
+    FORM_LEA,
+    FORM_DF,         /* CLD, STD: DF is kept in cpu->df, the host's stays clear */
+    FORM_BIT_STRING, /* BT family with a bit number in a register and an operand in memory */
+    FORM_NOTHING,
+    FORM_OP, /* C executes it; ends the block */
+};
+
+struct tr {
+    struct bt_cpu *cpu;
+    struct bt_engine *engine;
+    struct bt_block *block;
+    struct emitter e;
+    uint32_t mode;
+    unsigned page_off; /* page offset of the first byte */
+    struct x86_insn insn[BT_BLOCK_INSNS];
+    uint16_t off[BT_BLOCK_INSNS + 1]; /* guest offset of each from the first byte */
+    enum tr_form form[BT_BLOCK_INSNS];
+    bt_op_fn *op[BT_BLOCK_INSNS]; /* for FORM_OP */
+    bool heavy[BT_BLOCK_INSNS];
+    uint32_t live[BT_BLOCK_INSNS + 1]; /* status flags that matter before each; [count]: after the last */
+    unsigned count;
+    unsigned i; /* being emitted */
+    bool flags_host, flags_saved;
+    bool ended; /* an exit has been emitted */
+    struct stub stub[BT_STUBS_MAX];
+    unsigned stub_count;
+    unsigned op_count;
+};
+
+/* ---- translate.c ---- */
+enum bt_translate_result {
+    BT_TRANSLATED,
+    BT_TRANSLATE_FAULT, /* cpu->exc: the first instruction cannot be fetched */
+    BT_TRANSLATE_RETRY, /* let other vCPUs come out of their blocks, then try again */
+    BT_TRANSLATE_ERROR, /* cpu->why */
+};
+/*
+ * Makes the block at linear address `lin` (physical `phys`) for cpu->mode | extra. engine->lock held;
+ * clobbers vectors. On success *out is published.
+ */
+enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, uint64_t phys, uint32_t mode,
+                                            struct bt_block **out);
+
+static inline bool tr_flat(const struct tr *t)
+{
+    return (t->mode & MODE_FLAT) && !(t->mode & MODE_SLOW);
+}
+
+/* The memory operand is reached through the soft TLB, not by CALLOUT_PRE. */
+static inline bool tr_direct_mem(const struct tr *t, const struct x86_insn *insn)
+{
+    return tr_flat(t) && ((t->mode & MODE_CODE64) || (insn->mem.seg != SEG_FS && insn->mem.seg != SEG_GS));
+}
+
+/* Page offset of instruction i's end. */
+static inline int32_t tr_next_off(const struct tr *t)
+{
+    return (int32_t)(t->page_off + t->off[t->i + 1]);
+}
+
+static inline int32_t tr_this_off(const struct tr *t)
+{
+    return (int32_t)(t->page_off + t->off[t->i]);
+}
+
+/* ---- flags ---- */
+/* Before code that destroys the host's flags: saves them when they matter before the current instruction. */
+void tr_clobber_flags(struct tr *t);
+/* Before code that reads them, or keeps some of them. */
+void tr_need_host_flags(struct tr *t);
+void tr_need_saved_flags(struct tr *t);
+
+/* ---- trans_mem.c ---- */
+/* Offset of the memory operand (flat modes: the linear address) into T0. Clobbers T1, no flags. */
+void tr_address(struct tr *t, const struct x86_insn *insn);
+/* T0: linear address -> host address of `size` accessible bytes. Clobbers T1; the flags must have been saved
+ * (tr_clobber_flags). */
+void tr_check(struct tr *t, unsigned size, bool write, unsigned seg);
+/* Value of a guest GPR in some host register: its own, or `scratch` after loading it there. */
+uint8_t tr_gpr(struct tr *t, unsigned guest, uint8_t scratch);
+
+/* ---- trans_native.c ---- */
+/* True when the instruction can be copied with its registers renamed. */
+bool tr_is_native(const struct x86_insn *insn);
+/* Whether it uses x87, MMX, SSE or AVX state, and must trap when that is switched off. */
+bool tr_is_fpu(const struct x86_insn *insn);
+bool tr_is_avx(const struct x86_insn *insn);
+bool tr_is_sse(const struct x86_insn *insn);
+/* Emits it; `mem` is the host register that holds the address of its memory operand (T0), or H_NONE. */
+void tr_emit_native(struct tr *t, const struct x86_insn *insn, uint8_t mem);
+void tr_native(struct tr *t, const struct x86_insn *insn);
+void tr_lea(struct tr *t, const struct x86_insn *insn);
+void tr_bit_string(struct tr *t, const struct x86_insn *insn);
+
+/* ---- trans_flow.c ---- */
+enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn);
+/* Emits the current instruction; FORM_OP is tr_exit_op's. */
+void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form);
+/* Leaves the block for page offset `target` (direct). `link`: which of the block's links to use, when it can
+ * be chained. */
+void tr_exit_direct(struct tr *t, unsigned link, int32_t target);
+/* Leaves for C to run the current instruction. */
+void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy);
+void tr_emit_stubs(struct tr *t);
+struct stub *tr_stub(struct tr *t, enum stub_kind kind, uint8_t *from);
+/* T0 holds the target RIP: goes there by the jump cache. */
+void tr_exit_indirect(struct tr *t);
+
+/* ---- trans_stack.c ---- */
+void tr_push_gpr(struct tr *t, const struct x86_insn *insn);
+void tr_push_imm(struct tr *t, const struct x86_insn *insn);
+void tr_push_mem(struct tr *t, const struct x86_insn *insn);
+void tr_pop_gpr(struct tr *t, const struct x86_insn *insn);
+void tr_call(struct tr *t, const struct x86_insn *insn);
+void tr_ret(struct tr *t, const struct x86_insn *insn);
+void tr_leave(struct tr *t, const struct x86_insn *insn);
+
+#endif
