@@ -320,6 +320,7 @@ struct bt_engine {
     pthread_mutex_t lock;    /* translations, links, invalidation */
     uint64_t tsc_base;
     struct bt_timers *timers; /* lapic_timer.c */
+    uint64_t pv_tsc, pv_ns;   /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
 };
 
 /* Host monotonic-derived guest TSC now. gpr-only. */

@@ -145,6 +145,25 @@ void lapic_send_ipi(struct bt_lapic *l, uint32_t icr_low, uint32_t dest)
         deliver_all(l, &m, shorthand == TO_ALL);
 }
 
+unsigned bt_lapic_send_mask(struct bt_engine *e, const uint64_t mask[2], uint64_t first, uint32_t icr)
+{
+    enum lapic_delivery mode = (enum lapic_delivery)(icr >> 8 & 7);
+    unsigned count = 0;
+    if (mode != DELIVER_FIXED && mode != DELIVER_NMI)
+        return 0;
+    for (unsigned bit = 0; bit < 128; bit++) {
+        uint64_t id = first + bit;
+        if (!(mask[bit / 64] & BIT(bit % 64)) || id >= e->config.cpu_count)
+            continue;
+        struct bt_lapic *l = lapic_of(e, (unsigned)id);
+        if (!l || !lapic_enabled(l))
+            continue;
+        lapic_post(l, mode, icr & 0xff, false, false);
+        count++;
+    }
+    return count;
+}
+
 void bt_lapic_deliver_msi(struct bt_engine *e, uint64_t addr, uint32_t data)
 {
     struct message m = {

@@ -51,5 +51,6 @@ extern const struct bt_op_entry bt_ops_cr[];
 extern const struct bt_op_entry bt_ops_fpu[];
 extern const struct bt_op_entry bt_ops_string[];
 extern const struct bt_op_entry bt_ops_io[];
+extern const struct bt_op_entry bt_ops_misc[];
 
 #endif
