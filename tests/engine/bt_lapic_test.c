@@ -254,7 +254,7 @@ static void test_ipis(void **state)
     /* NMI, INIT, SIPI. */
     bt_lapic_write(l, 0x310, 2u << 24);
     bt_lapic_write(l, 0x300, 4 << 8);
-    assert_true(engine.cpu[2]->nmi_pending);
+    assert_true(engine.cpu[2]->nmi_request);
     bt_lapic_write(l, 0x300, 5 << 8 | 1 << 15); /* de-assert: nothing */
     uint8_t vector = 0;
     assert_int_equal(bt_lapic_take_event(lapic(2), &vector), BT_LAPIC_NONE);

@@ -51,7 +51,7 @@ void lapic_post(struct bt_lapic *l, enum lapic_delivery mode, uint8_t vector, bo
         lapic_accept(l, vector, level, local);
         return;
     case DELIVER_NMI:
-        __atomic_store_n(&l->cpu->nmi_pending, true, __ATOMIC_SEQ_CST);
+        l->cpu->nmi_request = true;
         break;
     case DELIVER_INIT:
         l->sipi_pending = false;

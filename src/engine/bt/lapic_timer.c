@@ -277,7 +277,8 @@ void bt_lapic_check_timer(struct bt_lapic *l)
         update(l);
         return;
     }
-    /* A vCPU that has just been woken was left out by the thread. */
+    /* A vCPU that has just been woken was left out by the thread: see Dekker's algorithm above. */
+    atomic_thread_fence(memory_order_seq_cst);
     if (l->wake_tsc < l->timers->wait_tsc) {
         lapic_leave_gpr(l);
         wake_thread(l->timers);
