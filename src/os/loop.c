@@ -304,6 +304,9 @@ void loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(void *o
 void loop_timer_arm(struct loop_timer *t, uint64_t deadline_ns)
 {
     struct loop *loop = t->loop;
+    /* One that is always armed in the past must queue behind those that are due, or they never get their
+     * turn. */
+    deadline_ns = MAX(deadline_ns, monotonic_ns());
     pthread_mutex_lock(&loop->mutex);
     if (t->heap_index)
         heap_remove(loop, t);
