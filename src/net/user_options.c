@@ -63,7 +63,7 @@ static bool set_option(struct user_options *out, const char *key, char *value, s
     }
     if (strcmp(key, "hostname") == 0) {
         if (strlen(value) < sizeof(out->hostname)) {
-            strcpy(out->hostname, value);
+            memcpy(out->hostname, value, strlen(value) + 1);
             return true;
         }
         error_set(err, EINVAL, "user network: hostname=%s is too long", value);
