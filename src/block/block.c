@@ -41,14 +41,17 @@ static void done_event(void *opaque, int fd, uint32_t events)
     deliver(opaque);
 }
 
-static bool watch(struct block *b, struct error **err)
+static bool watch(struct block *b, struct loop *loop, struct error **err)
 {
     b->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (b->done_fd < 0) {
         error_set_errno(err, errno, "cannot make an eventfd");
         return false;
     }
-    return !b->loop || loop_fd_add(b->loop, b->done_fd, EPOLLIN, done_event, b, err);
+    if (loop && !loop_fd_add(loop, b->done_fd, EPOLLIN, done_event, b, err))
+        return false;
+    b->loop = loop;
+    return true;
 }
 
 struct block *block_open(const char *path, const char *format, unsigned flags, struct loop *loop,
@@ -65,16 +68,14 @@ struct block *block_open(const char *path, const char *format, unsigned flags, s
         goto fail;
     if (!b->top->readonly && !layer_open_for_write(b->top, err))
         goto fail;
-    if (!watch(b, err))
+    if (!watch(b, loop, err))
         goto fail;
-    b->loop = loop;
     b->worker = worker_new(b, err);
     if (!b->worker)
         goto fail;
     return b;
 
 fail:
-    b->loop = NULL;
     block_close(b);
     return NULL;
 }

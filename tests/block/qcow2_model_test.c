@@ -277,12 +277,13 @@ static void run_shape(const struct shape *shape, struct random *random)
             resize(&r, limit);
         block_close(r.b);
         check_with_qemu(&r);
-        if (shape->snapshots)
+        /* Two, as 2-bit refcounts can count no more than three users of a cluster. */
+        if (shape->snapshots && round < 2)
             must_run("qemu-img snapshot -c s%d img", round);
     }
     if (shape->snapshots) {
         /* The first snapshot is still what it was, and dropping all leaves a sound image. */
-        must_run("for i in 0 1 2; do qemu-img snapshot -d s$i img || exit 1; done && qemu-img check img");
+        must_run("for i in 0 1; do qemu-img snapshot -d s$i img || exit 1; done && qemu-img check img");
         must_run("qemu-img compare -f raw -F qcow2 model img");
     }
     aio_select(AIO_BACKEND_AUTO);
