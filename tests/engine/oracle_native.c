@@ -82,13 +82,13 @@ void oracle_native_fault(int sig, siginfo_t *info, ucontext_t *context)
     (void)info;
     for (unsigned i = 0; i < 16; i++)
         out->gpr[i] = (uint64_t)g[order[i]];
-    out->rip = (uint64_t)g[REG_PC];
+    out->rip = (uint64_t)g[REG_RIP];
     out->rflags = (uint64_t)g[REG_EFL];
     out->vector = (uint64_t)g[REG_TRAPNO];
     out->error = (uint64_t)g[REG_ERR];
     out->cr2 = out->vector == VEC_PF ? (uint64_t)g[REG_CR2] : 0;
     memcpy(out->xsave, context->uc_mcontext.fpregs, ORACLE_XSAVE_SIZE);
-    g[REG_PC] = (greg_t)(uintptr_t)oracle_native_recover;
+    g[REG_RIP] = (greg_t)(uintptr_t)oracle_native_recover;
     g[REG_RSP] = (greg_t)oracle_native_host_rsp; /* returning to a stack that is not canonical would fault */
     g[REG_EFL] = 0x202;
 }
