@@ -367,8 +367,6 @@ static void finish(struct parser *p)
         c->net_count = 1;
     if (!c->serial)
         c->serial = copy(p, "stdio");
-    if (!c->name)
-        c->name = copy(p, "ruche");
 }
 
 enum options_result options_parse(struct machine_config *config, int argc, char **argv, struct error **err)

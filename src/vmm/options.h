@@ -33,7 +33,7 @@ struct device_config {
 
 /* One machine as asked for. All strings are owned unless const. */
 struct machine_config {
-    char *name;
+    char *name;    /* NULL: none */
     char *engine;  /* NULL: the best that works */
     char *cpu;     /* NULL: the best named model that the host can honour */
     unsigned cpus; /* 1..32 */

@@ -26,7 +26,7 @@ struct client {
     struct client *next;
     int fd; /* -1: cut off, to be freed */
     bool negotiated, input_ended;
-    bool mute; /* it does not listen any more; what it sent before is still done */
+    bool mute;       /* it does not listen any more; what it sent before is still done */
     uint32_t events; /* what the loop watches for */
     struct qmp_scan scan;
     size_t in_len;

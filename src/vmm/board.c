@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Making the machine: memory, buses, devices in a fixed order, the engine, and the wires between them. */
+#include "vmm/board.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/util.h"
+#include "block/block.h"
+#include "core/device.h"
+#include "device/platform/i8259.h"
+#include "device/platform/ioapic.h"
+#include "device/virtio/virtio_blk.h"
+#include "vmm/qmp.h"
+
+#define PORT_LIMIT 0x10000u
+#define MMIO_LIMIT BIT(52)
+
+static struct board *board_of(void *opaque)
+{
+    return opaque;
+}
+
+/* What the engine calls on vCPU threads. */
+
+static uint32_t host_port_read(void *opaque, uint16_t port, unsigned size)
+{
+    struct machine *m = &board_of(opaque)->m;
+
+    machine_lock(m);
+    uint64_t value = bus_read(&m->ports, port, size);
+    machine_unlock(m);
+    return (uint32_t)value;
+}
+
+static void host_port_write(void *opaque, uint16_t port, unsigned size, uint32_t value)
+{
+    struct machine *m = &board_of(opaque)->m;
+
+    machine_lock(m);
+    bus_write(&m->ports, port, size, value);
+    machine_unlock(m);
+}
+
+static uint64_t host_mmio_read(void *opaque, uint64_t gpa, unsigned size)
+{
+    struct machine *m = &board_of(opaque)->m;
+
+    machine_lock(m);
+    uint64_t value = bus_read(&m->mmio, gpa, size);
+    machine_unlock(m);
+    return value;
+}
+
+static void host_mmio_write(void *opaque, uint64_t gpa, unsigned size, uint64_t value)
+{
+    struct machine *m = &board_of(opaque)->m;
+
+    machine_lock(m);
+    bus_write(&m->mmio, gpa, size, value);
+    machine_unlock(m);
+}
+
+static void host_eoi(void *opaque, uint8_t vector)
+{
+    struct machine *m = &board_of(opaque)->m;
+
+    machine_lock(m);
+    ioapic_eoi(m->ioapic, vector);
+    machine_unlock(m);
+}
+
+static int host_pic_acknowledge(void *opaque)
+{
+    struct machine *m = &board_of(opaque)->m;
+
+    machine_lock(m);
+    int vector = i8259_acknowledge(m->pic);
+    machine_unlock(m);
+    return vector;
+}
+
+static uint64_t host_now(void *opaque)
+{
+    return vm_clock_now(&board_of(opaque)->m.clock);
+}
+
+/* What devices call. */
+
+static void set_gsi(struct machine *m, unsigned gsi, bool level)
+{
+    if (gsi < 16 && m->pic)
+        i8259_set_irq(m->pic, gsi, level);
+    if (m->ioapic)
+        ioapic_set_gsi(m->ioapic, gsi, level);
+}
+
+static void send_msi(struct machine *m, uint64_t addr, uint32_t data)
+{
+    struct board *b = board_of(m);
+
+    if (b->engine)
+        b->ops->msi(b->engine, addr, data);
+}
+
+static void set_intr(void *opaque, bool level)
+{
+    struct board *b = opaque;
+
+    b->ops->set_intr(b->engine, level);
+}
+
+static bool choose_engine(struct board *b, int *status, struct error **err)
+{
+    const char *name = b->config->engine;
+    struct error *why = NULL;
+
+    for (const struct engine_ops *const *e = engines; *e; e++) {
+        if (name && strcmp((*e)->name, name) != 0)
+            continue;
+        error_free(why);
+        why = NULL;
+        b->ops = *e;
+        if ((*e)->probe(&why))
+            return true;
+        if (name) {
+            error_prefix(err, why, "engine %s does not work here", name);
+            return false;
+        }
+    }
+    if (!b->ops && name) {
+        *status = BOARD_WRONG_USAGE;
+        error_set(err, EINVAL, "--engine '%s': there is no such engine", name);
+        return false;
+    }
+    error_prefix(err, why, "no engine works here");
+    return false;
+}
+
+static bool make_engine(struct board *b, int *status, struct error **err)
+{
+    static const char *const models[] = {"v1", "v2", "v3", "host"};
+    const char *name = b->config->cpu;
+    bool known = !name;
+
+    for (size_t i = 0; i < ARRAY_SIZE(models); i++)
+        known |= name && !strcmp(name, models[i]);
+    if (!known)
+        *status = BOARD_WRONG_USAGE;
+    if (!cpuid_model_build(&b->cpu, name, b->m.cpu_count, err) || !choose_engine(b, status, err))
+        return false;
+    uint64_t top = 4 * GIB + b->m.memory->ram_size - b->m.memory->ram_low;
+    if (top > BIT(b->cpu.phys_bits)) {
+        error_set(err, EINVAL, "--memory: the processor addresses no more than %llu GiB",
+                  (unsigned long long)(BIT(b->cpu.phys_bits) / GIB));
+        return false;
+    }
+    b->host = (struct engine_host){
+        .opaque = b,
+        .port_read = host_port_read,
+        .port_write = host_port_write,
+        .mmio_read = host_mmio_read,
+        .mmio_write = host_mmio_write,
+        .eoi = host_eoi,
+        .pic_acknowledge = host_pic_acknowledge,
+        .now = host_now,
+    };
+    const struct engine_config config = {
+        .memory = b->m.memory, .host = &b->host, .cpu_count = b->m.cpu_count, .cpu = &b->cpu};
+    b->engine = b->ops->open(&config, err);
+    return b->engine != NULL;
+}
+
+/* One device with a few properties, as "name", "value", ..., NULL. */
+static bool add_device(struct board *b, const char *cls, const char *const props[], struct error **err)
+{
+    struct device *dev = device_new(&b->m, cls, NULL, err);
+
+    if (!dev)
+        return false;
+    for (size_t i = 0; props && props[i]; i += 2) {
+        if (!device_set(dev, props[i], props[i + 1], err)) {
+            device_free(dev);
+            return false;
+        }
+    }
+    return device_realize(dev, err);
+}
+
+/* The fixed part of the board. The order is that of references between them: buses and interrupt controllers
+ * first. */
+static bool add_platform(struct board *b, struct error **err)
+{
+    static const char *const classes[] = {"i8259", "ioapic",  "q35-host",   "ich9-lpc", "i8254",  "mc146818",
+                                          "hpet",  "ich9-pm", "reset-port", "i8042",    "fw-cfg", "pvpanic"};
+    const char *serial[] = {"chardev", b->config->serial, NULL};
+
+    for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
+        if (!add_device(b, classes[i], NULL, err))
+            return false;
+    return add_device(b, "uart16550", serial, err);
+}
+
+static bool add_disks(struct board *b, struct error **err)
+{
+    for (unsigned i = 0; i < b->config->disk_count; i++) {
+        const struct disk_config *config = &b->config->disk[i];
+        struct board_disk *disk = &b->disk[i];
+        disk->block =
+            block_open(config->path, config->format, config->readonly ? BLOCK_READONLY : 0, b->m.loop, err);
+        struct device *dev = disk->block ? device_new(&b->m, "virtio-blk", NULL, err) : NULL;
+        if (!dev)
+            return false;
+        virtio_blk_set_block(dev, disk->block);
+        if (!device_realize(dev, err))
+            return false;
+        disk->device = dev;
+    }
+    return true;
+}
+
+static bool add_nets(struct board *b, struct error **err)
+{
+    for (unsigned i = 0; i < b->config->net_count; i++) {
+        const char *props[] = {"net", b->config->net[i], NULL};
+        if (!add_device(b, "virtio-net", props, err))
+            return false;
+    }
+    return true;
+}
+
+/* What --device asks for. Up to realize, failure means that the words were wrong. */
+static bool add_wished(struct board *b, const struct device_config *d, int *status, struct error **err)
+{
+    const struct device_class *cls = device_class_find(d->cls);
+    struct error *why = NULL;
+
+    if (!cls || !(cls->flags & DEVICE_USER)) {
+        *status = BOARD_WRONG_USAGE;
+        error_set(err, EINVAL, "--device '%s': there is no such device (see --device help)", d->cls);
+        return false;
+    }
+    struct device *dev = device_new(&b->m, d->cls, NULL, &why);
+    for (unsigned i = 0; dev && i < d->prop_count; i++) {
+        if (!device_set(dev, d->prop[i].name, d->prop[i].value, &why)) {
+            device_free(dev);
+            dev = NULL;
+        }
+    }
+    if (!dev)
+        *status = BOARD_WRONG_USAGE;
+    if (dev && device_realize(dev, &why))
+        return true;
+    error_prefix(err, why, "--device %s", d->cls);
+    return false;
+}
+
+static bool add_devices(struct board *b, int *status, struct error **err)
+{
+    bool has_rng = false;
+
+    if (!add_platform(b, err) || !add_disks(b, err) || !add_nets(b, err))
+        return false;
+    for (unsigned i = 0; i < b->config->device_count; i++)
+        has_rng |= !strcmp(b->config->device[i].cls, "virtio-rng");
+    if (!has_rng && !add_device(b, "virtio-rng", NULL, err))
+        return false;
+    for (unsigned i = 0; i < b->config->device_count; i++)
+        if (!add_wished(b, &b->config->device[i], status, err))
+            return false;
+    i8259_connect(b->m.pic, set_intr, b);
+    return true;
+}
+
+/* FNV-1a, 64 bits. */
+static uint64_t hash(const char *text, uint64_t seed)
+{
+    uint64_t h = 14695981039346656037u ^ seed;
+
+    for (; *text; text++)
+        h = (h ^ (uint8_t)*text) * 1099511628211u;
+    return h;
+}
+
+/* A machine with a name has the same UUID (and so the same network addresses) each time; version 8 of RFC
+ * 9562. */
+static void make_uuid(uint8_t uuid[16], const char *name)
+{
+    if (name) {
+        store_le64(uuid, hash(name, 0));
+        store_le64(uuid + 8, hash(name, UINT64_MAX));
+    } else if (getrandom(uuid, 16, 0) != 16) {
+        memset(uuid, 0, 16);
+    }
+    uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x80);
+    uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+}
+
+/* What everything else stands on. After it, board_free works. */
+static struct board *make_frame(const struct machine_config *config, struct error **err)
+{
+    struct board *b = aligned_alloc(_Alignof(struct board), sizeof(*b));
+
+    if (!b) {
+        error_set_errno(err, ENOMEM, "cannot make a machine");
+        return NULL;
+    }
+    memset(b, 0, sizeof(*b));
+    b->config = config;
+    b->signal_fd = -1;
+    boot_source_init(&b->boot);
+    pthread_mutex_init(&b->m.lock, NULL);
+    b->m.loop = loop_new(&b->m.lock, err);
+    if (!b->m.loop) {
+        pthread_mutex_destroy(&b->m.lock);
+        free(b);
+        return NULL;
+    }
+    vm_clock_init(&b->m.clock, b->m.loop);
+    bus_init(&b->m.ports, PORT_LIMIT);
+    bus_init(&b->m.mmio, MMIO_LIMIT);
+    b->m.cpu_count = config->cpus;
+    b->m.set_gsi = set_gsi;
+    b->m.send_msi = send_msi;
+    b->m.event = runstate_event;
+    make_uuid(b->m.uuid, config->name);
+    return b;
+}
+
+static bool make_vcpus(struct board *b, struct error **err)
+{
+    b->vcpus = vcpus_new(&b->m, b->ops, b->engine, runstate_cpu_exit, b, err);
+    return b->vcpus != NULL;
+}
+
+struct board *board_new(const struct machine_config *config, int *status, struct error **err)
+{
+    struct board *b = make_frame(config, err);
+
+    *status = BOARD_FAILED;
+    if (!b)
+        return NULL;
+    b->m.memory = guest_memory_new(config->memory, err);
+    bool ok = b->m.memory && make_engine(b, status, err) && firmware_prepare(b, err);
+    if (ok) {
+        machine_lock(&b->m);
+        ok = add_devices(b, status, err) && firmware_fill_fw_cfg(b, err) && make_vcpus(b, err) &&
+             firmware_start(b, true, err) && runstate_init(b, err);
+        machine_unlock(&b->m);
+    }
+    if (!ok) {
+        board_free(b);
+        return NULL;
+    }
+    return b;
+}
+
+/* Last made, first gone: devices at the end may refer to those before them. */
+static void free_devices(struct board *b)
+{
+    while (b->m.devices) {
+        struct device *last = b->m.devices;
+        while (last->next)
+            last = last->next;
+        device_free(last);
+    }
+}
+
+void board_free(struct board *b)
+{
+    vcpus_free(b->vcpus);
+    machine_lock(&b->m);
+    if (!b->quiesced)
+        devices_quiesce(&b->m);
+    qmp_close(b->qmp);
+    if (b->signal_fd >= 0) {
+        loop_fd_remove(b->m.loop, b->signal_fd);
+        close(b->signal_fd);
+    }
+    free_devices(b);
+    for (unsigned i = 0; i < ARRAY_SIZE(b->disk); i++)
+        block_close(b->disk[i].block);
+    machine_unlock(&b->m);
+    if (b->engine)
+        b->ops->close(b->engine);
+    acpi_free(&b->acpi);
+    boot_source_free(&b->boot);
+    guest_memory_free(b->m.memory);
+    vm_clock_destroy(&b->m.clock);
+    loop_free(b->m.loop);
+    pthread_mutex_destroy(&b->m.lock);
+    free(b);
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One machine in this process: the board with its devices, the engine, and the life of the whole from start
+ * to end. board.c makes it, firmware.c does what firmware would (tables, loading), runstate.c runs it.
+ */
+#ifndef VMM_BOARD_H
+#define VMM_BOARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/engine.h"
+#include "core/machine.h"
+#include "vmm/acpi/acpi.h"
+#include "vmm/boot/boot.h"
+#include "vmm/options.h"
+#include "vmm/vcpus.h"
+#include "x86/cpuid.h"
+
+struct block;
+struct error;
+struct qmp;
+
+/* How the process ends (ruche(1), EXIT STATUS). */
+enum board_status {
+    BOARD_POWERED_OFF = 0,
+    BOARD_WRONG_USAGE = 2,
+    BOARD_FAILED = 125,
+    BOARD_CRASHED = 126,
+    BOARD_INTERRUPTED = 130,
+};
+
+enum run_state {
+    RUN_STARTING, /* not yet run */
+    RUN_RUNNING,
+    RUN_PAUSED,
+    RUN_SHUTDOWN,
+    RUN_PANICKED,
+    RUN_INTERNAL_ERROR,
+};
+
+struct board {
+    struct machine m; /* first: devices' `machine` leads here */
+    const struct machine_config *config;
+    struct cpuid_model cpu;
+    struct engine_host host;
+    const struct engine_ops *ops;
+    struct engine *engine;
+    struct vcpus *vcpus;
+    struct qmp *qmp;
+    struct boot_source boot;
+    struct acpi_tables acpi;
+    int signal_fd;
+    struct board_disk {
+        struct block *block;
+        struct device *device;
+    } disk[OPTIONS_LIST_MAX]; /* as in config->disk */
+
+    /* The main loop's, under the machine lock. */
+    enum run_state state;
+    bool quiesced;
+    int exit_status;
+
+    /* What has happened and is to be acted on by the main loop; bits by enum machine_event and board_event.
+     */
+    uint32_t pending; /* atomic */
+    uint32_t debug_exit;
+    struct vm_exit cpu_exit; /* of the first vCPU that left `run` by itself */
+    unsigned cpu_exit_index;
+};
+
+/* Continues enum machine_event: what vCPUs report. */
+enum board_event { BOARD_TRIPLE_FAULT = 16, BOARD_CPU_RESET, BOARD_CPU_ERROR };
+
+/*
+ * Makes the machine, loaded and ready to run. NULL and *err on failure; *status then says whether the user's
+ * words were wrong (2) or the host failed (125). `config` outlives it.
+ */
+struct board *board_new(const struct machine_config *config, int *status, struct error **err);
+/* Writes back what is to be written and releases everything. */
+void board_free(struct board *b);
+
+/* Runs the machine until it ends; `started` (may be NULL) is called once it runs. Returns the exit status. */
+int board_run(struct board *b, void (*started)(void *opaque), void *opaque);
+
+/* For board.c. Machine lock held unless said otherwise. */
+
+/* firmware.c: the files to boot from (no lock needed), the tables and fw_cfg items. */
+bool firmware_prepare(struct board *b, struct error **err);
+bool firmware_fill_fw_cfg(struct board *b, struct error **err);
+/* Puts the machine where firmware would leave it: PCI set up, tables and kernel in memory, first vCPU at its
+ * entry. */
+bool firmware_start(struct board *b, bool fresh, struct error **err);
+
+/* runstate.c */
+void runstate_event(struct machine *m, enum machine_event event, uint32_t value); /* any thread */
+void runstate_cpu_exit(void *opaque, unsigned index, const struct vm_exit *exit); /* a vCPU's thread */
+/* Opens the control socket and takes SIGTERM, SIGINT and SIGHUP, which are blocked in all threads. */
+bool runstate_init(struct board *b, struct error **err);
+
+/* crash_log.c: the registers and the instruction of a parked vCPU. */
+void crash_log(struct board *b, unsigned index, const char *why);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* ruche-vmm: one process, one machine. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "core/device.h"
+#include "vmm/board.h"
+
+/* Tells whoever started the process how it went: one line. Then the descriptor is closed. */
+static void report(int fd, const char *text)
+{
+    char line[1024];
+
+    if (fd < 0)
+        return;
+    int len = snprintf(line, sizeof(line), "%s", text);
+    size_t n = MIN((size_t)len, sizeof(line) - 1);
+    for (size_t i = 0; i < n; i++)
+        if (line[i] == '\n')
+            line[i] = ' ';
+    line[n] = '\n';
+    if (write(fd, line, n + 1) < 0)
+        log_line(LOG_WARN, "cannot report to descriptor %d: %s", fd, strerror(errno));
+    close(fd);
+}
+
+static void report_ready(void *opaque)
+{
+    struct machine_config *config = opaque;
+
+    report(config->ready_fd, "ready");
+    config->ready_fd = -1;
+}
+
+static void print_classes(void)
+{
+    for (const struct device_class *const *c = device_classes; *c; c++)
+        if ((*c)->flags & DEVICE_USER)
+            printf("%-16s %s\n", (*c)->name, (*c)->help);
+}
+
+static void print_props(const struct device_class *cls)
+{
+    static const char *const types[] = {"", "on|off", "number", "size", "text", "address"};
+
+    printf("%s: %s\n", cls->name, cls->help);
+    for (const struct prop *p = cls->props; p && p->type != PROP_END; p++)
+        printf("  %-16s %-8s %s%s%s%s\n", p->name, types[p->type], p->help ? p->help : "",
+               p->default_value ? " (default: " : "", p->default_value ? p->default_value : "",
+               p->default_value ? ")" : "");
+}
+
+static int device_help(const char *name)
+{
+    const struct device_class *cls = name ? device_class_find(name) : NULL;
+
+    if (!name) {
+        print_classes();
+        return 0;
+    }
+    if (!cls || !(cls->flags & DEVICE_USER)) {
+        fprintf(stderr, "ruche-vmm: --device '%s': there is no such device (see --device help)\n", name);
+        return BOARD_WRONG_USAGE;
+    }
+    print_props(cls);
+    return 0;
+}
+
+static int fail(const struct machine_config *config, int status, struct error *err)
+{
+    report(config->ready_fd, error_text(err));
+    if (config->ready_fd < 0)
+        fprintf(stderr, "ruche-vmm: %s\n", error_text(err));
+    error_free(err);
+    return status;
+}
+
+/* Signals that end the machine in order arrive through a descriptor; a client that went away is an error of
+ * its own. */
+static void set_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static int run(struct machine_config *config)
+{
+    struct error *err = NULL;
+    int status;
+
+    set_signals();
+    struct board *b = board_new(config, &status, &err);
+    if (!b)
+        return fail(config, status, err);
+    status = board_run(b, report_ready, config);
+    board_free(b);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct machine_config config;
+    struct error *err = NULL;
+    int status = 0;
+
+    switch (options_parse(&config, argc, argv, &err)) {
+    case OPTIONS_RUN:
+        status = run(&config);
+        break;
+    case OPTIONS_HELP:
+        fputs(options_help, stdout);
+        break;
+    case OPTIONS_VERSION:
+        puts("ruche-vmm " RUCHE_VERSION);
+        break;
+    case OPTIONS_DEVICE_HELP:
+        status = device_help(config.device[0].cls);
+        break;
+    case OPTIONS_WRONG:
+        status = fail(&config, BOARD_WRONG_USAGE, err);
+        break;
+    }
+    options_free(&config);
+    return status;
+}
