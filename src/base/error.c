@@ -8,7 +8,8 @@
 
 static char out_of_memory[] = "out of memory";
 
-static struct error *error_new(int code, const char *prefix, va_list ap, const char *suffix)
+__attribute__((format(printf, 2, 0))) static struct error *error_new(int code, const char *prefix, va_list ap,
+                                                                     const char *suffix)
 {
     struct error *e = calloc(1, sizeof(*e));
     if (!e)

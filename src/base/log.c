@@ -24,7 +24,7 @@ void log_to(int fd)
     log_fd = fd;
 }
 
-static void log_v(enum log_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void log_v(enum log_level level, const char *fmt, va_list ap)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     char line[1024];
