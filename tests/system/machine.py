@@ -48,15 +48,15 @@ class Machine:
     """One run. Everything is given by keyword; `disks` are (path, format) pairs, `forward` is {host port: guest port}."""
 
     def __init__(self, kernel=None, initrd=None, cmdline=None, memory="512M", cpus=1, disks=(), image=None, forward=None,
-                 net=False, options=(), qemu_options=()):
+                 net=False, options=(), qemu_options=(), vmm=VMM):
         self.folder = tempfile.mkdtemp(prefix="ruche-test-")
         self.control = os.path.join(self.folder, "control")
         self.text = ""
         self.at = 0
         self.status = None
-        build = self._qemu if VMM == "qemu" else self._ruche
+        build = self._qemu if vmm == "qemu" else self._ruche
         command = build(kernel, initrd, cmdline, memory, cpus, list(disks), image, forward or {}, net)
-        command += list(qemu_options if VMM == "qemu" else options)
+        command += list(qemu_options if vmm == "qemu" else options)
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
