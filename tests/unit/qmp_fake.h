@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A machine for the control socket's tests: it writes down what it was asked. */
+#ifndef TESTS_QMP_FAKE_H
+#define TESTS_QMP_FAKE_H
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/util.h"
+#include "vmm/control.h"
+
+struct fake_machine {
+    bool running, refuse;
+    char calls[256];
+};
+
+static inline void fake_note(void *opaque, const char *what)
+{
+    struct fake_machine *f = opaque;
+    strncat(f->calls, what, sizeof(f->calls) - strlen(f->calls) - 1);
+}
+
+static inline const char *fake_status(void *opaque)
+{
+    return ((struct fake_machine *)opaque)->running ? "running" : "paused";
+}
+
+static inline bool fake_running(void *opaque)
+{
+    return ((struct fake_machine *)opaque)->running;
+}
+
+static inline void fake_stop(void *opaque)
+{
+    fake_note(opaque, "stop ");
+}
+
+static inline bool fake_cont(void *opaque, struct error **err)
+{
+    if (((struct fake_machine *)opaque)->refuse) {
+        error_set(err, EBUSY, "refused");
+        return false;
+    }
+    fake_note(opaque, "cont ");
+    return true;
+}
+
+static inline void fake_reset(void *opaque)
+{
+    fake_note(opaque, "reset ");
+}
+
+static inline void fake_powerdown(void *opaque)
+{
+    fake_note(opaque, "powerdown ");
+}
+
+static inline void fake_quit(void *opaque)
+{
+    fake_note(opaque, "quit ");
+}
+
+static inline unsigned fake_cpu_count(void *opaque)
+{
+    return 2;
+}
+
+static inline long fake_cpu_thread_id(void *opaque, unsigned index)
+{
+    return 100 + (long)index;
+}
+
+static inline bool fake_block_info(void *opaque, unsigned index, struct control_block *info)
+{
+    *info = (struct control_block){.id = "disk0",
+                                   .path = "/images/a.qcow2",
+                                   .format = "qcow2",
+                                   .backing = "base.raw",
+                                   .size = GIB,
+                                   .allocated = MIB,
+                                   .cluster_size = 65536,
+                                   .readonly = true};
+    return index == 0;
+}
+
+static inline bool fake_chardev_info(void *opaque, unsigned index, struct control_chardev *info)
+{
+    *info = (struct control_chardev){.label = "serial0", .spec = "unix:/x"};
+    return index == 0;
+}
+
+static const struct control_ops fake_ops = {
+    .status = fake_status,
+    .running = fake_running,
+    .stop = fake_stop,
+    .cont = fake_cont,
+    .reset = fake_reset,
+    .powerdown = fake_powerdown,
+    .quit = fake_quit,
+    .cpu_count = fake_cpu_count,
+    .cpu_thread_id = fake_cpu_thread_id,
+    .block_info = fake_block_info,
+    .chardev_info = fake_chardev_info,
+};
+
+#endif

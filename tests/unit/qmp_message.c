@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* QMP without sockets: how a byte stream is cut into messages, and what each message is answered. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "qmp_fake.h"
+#include "vmm/qmp_message.h"
+
+static void scan_finds_ends(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t len;
+    } table[] = {
+        {"{}", 2},          {"{}{}", 2},    {"[1,2]x", 5},        {"{\"a\":{\"b\":[1]}} ", 15},
+        {"{", 0},           {"{\"}\"", 0},  {"{\"a\":\"}\"}", 9}, {"{\"\\\"}\"}", 7},
+        {"garbage\n{}", 8}, {"garbage", 0}, {"}\n", 2},           {"{\"open\n}", 7},
+        {"{]", 2},          {"{\n}", 3},    {"{\"\\\\\"}", 6},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        struct qmp_scan s = {0};
+        if (qmp_scan(&s, table[i].text, strlen(table[i].text)) != table[i].len)
+            fail_msg("'%s'", table[i].text);
+        /* The same a byte at a time. */
+        size_t found = 0;
+        s = (struct qmp_scan){0};
+        for (size_t n = 1; n <= strlen(table[i].text) && !found; n++)
+            found = qmp_scan(&s, table[i].text, n);
+        assert_int_equal(found, table[i].len);
+    }
+}
+
+/* Answers in a session that has negotiated already (unless told), and compares the reply's text. */
+static void expect(bool negotiated, const char *request, const char *reply)
+{
+    struct fake_machine fake = {.running = true};
+    json_t *o = qmp_answer(&fake_ops, &fake, request, strlen(request), &negotiated);
+    assert_non_null(o);
+    char *text = json_dumps(o, JSON_SORT_KEYS);
+    if (!strstr(text, reply))
+        fail_msg("'%s' is answered '%s', not '%s'", request, text, reply);
+    free(text);
+    json_decref(o);
+}
+
+static void errors(void **state)
+{
+    expect(
+        true, "{\"execute\": \"frob\"}",
+        "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command frob has not been found\"}}");
+    expect(true, "nonsense\n", "\"class\": \"GenericError\", \"desc\": \"JSON parse error");
+    expect(true, "[]", "QMP input must be a JSON object");
+    expect(true, "{}", "QMP input lacks member 'execute'");
+    expect(true, "{\"execute\": 1}", "QMP input member 'execute' must be a string");
+    expect(true, "{\"execute\": \"stop\", \"x\": 1}", "QMP input member 'x' is unexpected");
+    expect(true, "{\"execute\": \"stop\", \"arguments\": 1}",
+           "QMP input member 'arguments' must be an object");
+    expect(true, "{\"execute\": \"stop\", \"arguments\": {\"y\": 1}}", "Parameter 'y' is unexpected");
+}
+
+static void negotiation(void **state)
+{
+    expect(false, "{\"execute\": \"query-status\"}",
+           "Expecting capabilities negotiation with 'qmp_capabilities'");
+    expect(false, "{\"execute\": \"qmp_capabilities\"}", "{\"return\": {}}");
+    expect(false, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": []}}", "{\"return\": {}}");
+    expect(false, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\"]}}",
+           "GenericError");
+    expect(true, "{\"execute\": \"qmp_capabilities\"}", "Capabilities negotiation is already complete");
+}
+
+static void id_is_echoed(void **state)
+{
+    expect(true, "{\"execute\": \"query-status\", \"id\": {\"a\": [1]}}", "\"id\": {\"a\": [1]}");
+    expect(true, "{\"execute\": \"frob\", \"id\": 7}", "\"id\": 7");
+    expect(true, "{\"id\": \"x\"}", "\"id\": \"x\"");
+}
+
+static void queries(void **state)
+{
+    expect(true, "{\"execute\": \"query-version\"}", "\"qemu\": {\"major\": ");
+    expect(true, "{\"execute\": \"query-commands\"}", "{\"name\": \"query-cpus-fast\"}");
+    expect(true, "{\"execute\": \"query-commands\"}", "{\"name\": \"qmp_capabilities\"}");
+    expect(true, "{\"execute\": \"query-status\"}",
+           "{\"return\": {\"running\": true, \"singlestep\": false, \"status\": \"running\"}}");
+    expect(
+        true, "{\"execute\": \"query-cpus-fast\"}",
+        "{\"cpu-index\": 1, \"props\": {\"core-id\": 1, \"socket-id\": 0, \"thread-id\": 0}, \"qom-path\": "
+        "\"/machine/unattached/device[1]\", \"target\": \"x86_64\", \"thread-id\": 101}");
+    expect(true, "{\"execute\": \"query-block\"}", "\"device\": \"disk0\"");
+    expect(true, "{\"execute\": \"query-block\"}", "\"virtual-size\": 1073741824");
+    expect(true, "{\"execute\": \"query-block\"}", "\"ro\": true");
+    expect(true, "{\"execute\": \"query-chardev\"}",
+           "{\"return\": [{\"filename\": \"unix:/x\", \"frontend-open\": true, \"label\": \"serial0\"}]}");
+}
+
+static void power(void **state)
+{
+    struct fake_machine fake = {.running = true};
+    bool negotiated = true;
+    static const char *const requests[] = {
+        "{\"execute\": \"stop\"}",         "{\"execute\": \"cont\"}",
+        "{\"execute\": \"system_reset\"}", "{\"execute\": \"system_powerdown\"}",
+        "{\"execute\": \"quit\"}",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(requests); i++)
+        json_decref(qmp_answer(&fake_ops, &fake, requests[i], strlen(requests[i]), &negotiated));
+    assert_string_equal(fake.calls, "stop cont reset powerdown quit ");
+    fake.refuse = true;
+    json_t *o = qmp_answer(&fake_ops, &fake, requests[1], strlen(requests[1]), &negotiated);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(o, "error"), "class")),
+                        "GenericError");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(o, "error"), "desc")), "refused");
+    json_decref(o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(scan_finds_ends), cmocka_unit_test(errors),  cmocka_unit_test(negotiation),
+        cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(power),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
