@@ -80,8 +80,8 @@ static void test_timers_in_order(void **state)
         loop_timer_arm(&n[i].t, start + 60000 * MS); /* moved below, so that re-arming is exercised */
     }
     for (unsigned i = 0; i < COUNT; i++) {
-        n[i].deadline = start + (uint64_t)rand() % (10 * MS);
-        loop_timer_arm(&n[i].t, n[i].deadline);
+        loop_timer_arm(&n[i].t, start + (uint64_t)rand() % (10 * MS));
+        n[i].deadline = n[i].t.deadline_ns; /* later than asked for when that is past by now */
     }
     for (unsigned i = 0; i < COUNT; i += 5)
         loop_timer_cancel(&n[i].t);
