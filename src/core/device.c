@@ -127,6 +127,7 @@ static struct io_window *add_window(struct device *dev, const struct window_desc
         .max_access = desc->max_access ? desc->max_access
                       : desc->regs     ? 8
                                        : 4,
+        .priority = desc->priority,
     };
     return &dev->window[i];
 }
