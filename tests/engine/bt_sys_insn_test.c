@@ -170,10 +170,10 @@ static void test_far_pointers_and_stack(void **state)
     assert_int_equal(sys_get(s, sp(s), 4), S_UDATA);
     assert_true(RUN(s, "\x1f")); /* pop ds */
     assert_int_equal(s->cpu.seg[SEG_DS].selector, S_UDATA);
-    uint64_t old = sp(s);
-    sys_put(s, old, 4, S_KDATA16);
+    s->cpu.gpr[R_RSP] = 0x1fffe;
+    sys_put(s, sp(s), 4, S_KDATA16);
     assert_true(RUN(s, "\x17")); /* pop ss: ESP moves by the old width */
-    assert_int_equal(sp(s), old + 4);
+    assert_int_equal(sp(s), 0x20002);
     assert_true(s->cpu.shadow);
     sys_free(s);
 }
@@ -225,6 +225,7 @@ static void test_looking(void **state)
     } cases[] = {
         {0, S_KDATA, true, true, true, true, 0xcf9200, ~0u},
         {3, S_KDATA, false, false, false, false, 0, 0},
+        {0, S_KDATA | 3, false, false, false, false, 0, 0},
         {0, S_UCODE, true, true, true, false, 0xcffa00, ~0u},
         {3, S_CONFORMING, true, true, true, false, 0xcf9e00, ~0u},
         {0, S_EXEC_ONLY, true, true, false, false, 0xcf9800, ~0u},
@@ -287,6 +288,18 @@ static void test_bases(void **state)
     cpu->gpr[R_RAX] = UINT64_C(0x888812345678);
     assert_false(RUN(s, "\xf3\x48\x0f\xae\xd8"));
     sys_expect(s, VEC_GP, 0);
+    sys_free(s);
+}
+
+static void test_table_limit(void **state)
+{
+    struct sys *s = sys_protected(0);
+    s->cpu.gpr[R_RAX] = S_SMALL;
+    s->cpu.gdtr.limit = S_SMALL + 6; /* one byte short */
+    assert_false(RUN(s, "\x8e\xd8"));
+    sys_expect(s, VEC_GP, S_SMALL);
+    s->cpu.gdtr.limit++;
+    assert_true(RUN(s, "\x8e\xd8"));
     sys_free(s);
 }
 
@@ -607,6 +620,7 @@ int main(void)
         cmocka_unit_test(test_table_registers),
         cmocka_unit_test(test_looking),
         cmocka_unit_test(test_bases),
+        cmocka_unit_test(test_table_limit),
         cmocka_unit_test(test_popf),
         cmocka_unit_test(test_cli_sti),
         cmocka_unit_test(test_software_interrupts),
