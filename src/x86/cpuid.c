@@ -353,6 +353,8 @@ static bool build_level(struct cpuid_model *m, const struct host_cpu *host, unsi
     snprintf(m->name, sizeof(m->name), "%s", level_names[number]);
     m->cpu_count = cpu_count;
     m->tsc_hz = host_tsc_hz();
+    leaf_get(m, 0, 0, false); /* leaves in their order, basic ones first */
+    leaf_get(m, 1, 0, false);
     if (!add_features(m, host, level, err))
         return false;
     struct cpuid_leaf *seven = leaf_get(m, 7, 0, true);
