@@ -22,12 +22,11 @@ extern volatile uint32_t ap_count;
 static uint8_t trap_stacks[MAX_CPUS][0x4000] __attribute__((aligned(16)));
 static uint8_t context_stack[0x4000] __attribute__((aligned(16)));
 static unsigned results, failures;
-static bool verdict_bad;
+static unsigned verdict_bad; /* conditions that did not hold since the last verdict */
+
+#define SHOWN_MAX 8
 
 /* The compiler may ask for these. */
-void *memcpy(void *to, const void *from, size_t n);
-void *memset(void *to, int c, size_t n);
-
 void *memcpy(void *to, const void *from, size_t n)
 {
     void *t = to;
@@ -61,7 +60,7 @@ void print_hex(uint64_t value)
 {
     if (value > 15)
         print_hex(value >> 4);
-    outb(TEXT_PORT, (uint8_t)"0123456789abcdef"[value & 15]);
+    outb(TEXT_PORT, (uint8_t) "0123456789abcdef"[value & 15]);
 }
 
 void check(bool good, const char *name)
@@ -78,9 +77,8 @@ void check(bool good, const char *name)
 
 void expect(bool good, const char *what)
 {
-    if (good)
+    if (good || verdict_bad++ >= SHOWN_MAX)
         return;
-    verdict_bad = true;
     print("# wrong: ");
     print(what);
     print("\n");
@@ -88,9 +86,8 @@ void expect(bool good, const char *what)
 
 void expect_equal(uint64_t got, uint64_t want, const char *what)
 {
-    if (got == want)
+    if (got == want || verdict_bad++ >= SHOWN_MAX)
         return;
-    verdict_bad = true;
     print("# ");
     print(what);
     print(": got ");
@@ -103,7 +100,7 @@ void expect_equal(uint64_t got, uint64_t want, const char *what)
 void verdict(const char *name)
 {
     check(!verdict_bad, name);
-    verdict_bad = false;
+    verdict_bad = 0;
 }
 
 void check_equal(uint64_t got, uint64_t want, const char *name)
@@ -194,13 +191,32 @@ struct context user_context(const void *code)
     return context_at((uintptr_t)user_pointer(code), USER_ALIAS, SEL_UCODE64, SEL_UDATA);
 }
 
+struct context compat_context(const void *code)
+{
+    /* The same pages below 4 GiB must then be for CPL 3 too. */
+    static bool opened;
+    if (!opened) {
+        guest_pml4[0] |= PG_U;
+        for (unsigned i = 0; i < 4; i++)
+            guest_pdpt[i] |= PG_U;
+        guest_pd[0] |= PG_U;
+        guest_pd[1] |= PG_U;
+        write_cr3(read_cr3());
+        opened = true;
+    }
+    return context_at((uintptr_t)code, 0, SEL_UCODE32, SEL_UDATA);
+}
+
 /* --- tables --- */
 
 void set_gate(unsigned vector, const void *entry, unsigned type, unsigned ist)
 {
     uint64_t a = (uintptr_t)entry;
-    guest_idt[vector] = (struct gate){.offset_low = (uint16_t)a, .selector = SEL_KCODE64, .ist = (uint8_t)ist,
-                                      .type = (uint8_t)type, .offset_mid = (uint16_t)(a >> 16),
+    guest_idt[vector] = (struct gate){.offset_low = (uint16_t)a,
+                                      .selector = SEL_KCODE64,
+                                      .ist = (uint8_t)ist,
+                                      .type = (uint8_t)type,
+                                      .offset_mid = (uint16_t)(a >> 16),
                                       .offset_high = (uint32_t)(a >> 32)};
 }
 
@@ -221,7 +237,10 @@ static void load_tables(unsigned cpu)
     } __attribute__((packed)) idt = {sizeof(guest_idt) - 1, (uintptr_t)guest_idt},
                               gdt = {sizeof(guest_gdt), (uintptr_t)guest_gdt};
     gdt.limit = GDT_ENTRIES * 8 - 1;
-    __asm__ volatile("lgdt %0; lidt %1; ltr %w2" : : "m"(gdt), "m"(idt), "r"(SEL_TSS + 16 * cpu) : "memory");
+    __asm__ volatile("lgdt %0; lidt %1; ltr %w2; lldt %w3"
+                     :
+                     : "m"(gdt), "m"(idt), "r"(SEL_TSS + 16 * cpu), "r"(0)
+                     : "memory");
 }
 
 void guest_begin(void);

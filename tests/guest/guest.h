@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a test guest has: output and results, running code with a full set of registers and catching what it raises,
- * page tables, interrupts, other processors. A guest is start.S, guest.c and one file of tests with guest_main().
+ * What a test guest has: output and results, running code with a full set of registers and catching what it
+ * raises, page tables, interrupts, other processors. A guest is start.S, guest.c and one file of tests with
+ * guest_main().
  *
- * Each result is a line "ok NUMBER - NAME" or "not ok NUMBER - NAME" on port 0xE9; at the end the number of failures (at
- * most 100) goes to port 0xF4. Guests run alike under an engine's harness and under QEMU with -debugcon and
- * isa-debug-exit, which is how they were checked.
+ * Each result is a line "ok NUMBER - NAME" or "not ok NUMBER - NAME" on port 0xE9; at the end the number of
+ * failures (at most 100) goes to port 0xF4. Guests run alike under an engine's harness and under QEMU with
+ * -debugcon and isa-debug-exit, which is how they were checked.
  */
 #ifndef TESTS_GUEST_GUEST_H
 #define TESTS_GUEST_GUEST_H
@@ -23,15 +24,15 @@ enum { DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS = 10, NP, SS, GP, PF, MF = 16, AC
 
 #define VECTOR_DONE 0x81 /* `int $0x81` ends what guest_run runs */
 
-#define FL_CF BIT(0)
-#define FL_ZF BIT(6)
-#define FL_TF BIT(8)
-#define FL_IF BIT(9)
-#define FL_DF BIT(10)
-#define FL_OF BIT(11)
-#define FL_NT BIT(14)
-#define FL_RF BIT(16)
-#define FL_AC BIT(18)
+#define FL_CF  BIT(0)
+#define FL_ZF  BIT(6)
+#define FL_TF  BIT(8)
+#define FL_IF  BIT(9)
+#define FL_DF  BIT(10)
+#define FL_OF  BIT(11)
+#define FL_NT  BIT(14)
+#define FL_RF  BIT(16)
+#define FL_AC  BIT(18)
 #define BIT(n) (UINT64_C(1) << (n))
 
 /* Registers to run with, and how it ended. Offsets are in layout.h. */
@@ -67,8 +68,8 @@ _Noreturn void panic(const char *why);
 /* --- running code --- */
 
 /*
- * Loads all registers and goes to cs:rip; comes back with all registers when an exception, or VECTOR_DONE, ends it.
- * Vectors with a handler are left to the handler.
+ * Loads all registers and goes to cs:rip; comes back with all registers when an exception, or VECTOR_DONE,
+ * ends it. Vectors with a handler are left to the handler.
  */
 void guest_run(struct context *c);
 /* A context at `code`: CPL 0 or 3 in 64-bit mode, on a stack of its own, interrupts off. */
@@ -87,16 +88,16 @@ typedef bool handler_fn(struct frame *f);
 extern handler_fn *handlers[256];
 
 /*
- * Machine code by name: `name` is its start, `name_at` the instruction that matters, `name_next` the one after. It ends
- * in VECTOR_DONE.
+ * Machine code by name: `name` is its start, `name_at` the instruction that matters, `name_next` the one
+ * after. It ends in VECTOR_DONE.
  */
-#define SNIPPET(name, before, text)                                                                                    \
-    extern const uint8_t name[], name##_at[], name##_next[];                                                           \
-    __asm__(".pushsection .text.snippets, \"ax\"\n"                                                                    \
-            ".globl " #name ", " #name "_at, " #name "_next\n"                                                         \
-            ".balign 16\n" #name ":\n" before "\n" #name "_at:\n" text "\n" #name "_next:\n"                           \
-            "int $0x81\n"                                                                                              \
-            ".code64\n"                                                                                                \
+#define SNIPPET(name, before, text)                                                                          \
+    extern const uint8_t name[], name##_at[], name##_next[];                                                 \
+    __asm__(".pushsection .text.snippets, \"ax\"\n"                                                          \
+            ".globl " #name ", " #name "_at, " #name "_next\n"                                               \
+            ".balign 16\n" #name ":\n" before "\n" #name "_at:\n" text "\n" #name "_next:\n"                 \
+            "int $0x81\n"                                                                                    \
+            ".code64\n"                                                                                      \
             ".popsection\n")
 
 /* --- the machine --- */
@@ -105,7 +106,7 @@ extern handler_fn *handlers[256];
 extern uint8_t scratch[0x10000];
 extern uint8_t code_page[0x2000];
 extern uint64_t guest_gdt[GDT_ENTRIES];
-extern uint64_t guest_pml4[512];
+extern uint64_t guest_pml4[512], guest_pdpt[512], guest_pd[4 * 512];
 
 struct gate {
     uint16_t offset_low, selector;
@@ -128,8 +129,8 @@ struct tss {
 extern struct tss guest_tss[MAX_CPUS];
 
 /*
- * Page tables of tests: 4 KiB pages from TEST_BASE on (1 GiB), made as they are asked for. map_page gives the entry's
- * address; flushes that page on this processor.
+ * Page tables of tests: 4 KiB pages from TEST_BASE on (1 GiB), made as they are asked for. map_page gives the
+ * entry's address; flushes that page on this processor.
  */
 #define TEST_BASE UINT64_C(0x10000000000)
 uint64_t *page_entry(uint64_t va);
@@ -154,8 +155,16 @@ uint32_t apic_read(unsigned offset);
 void apic_write(unsigned offset, uint32_t value);
 void apic_enable(void);
 void apic_ipi(unsigned apic_id, uint32_t low);
-enum { APIC_ID = 0x20, APIC_EOI = 0xb0, APIC_SVR = 0xf0, APIC_ICR = 0x300, APIC_LVT_TIMER = 0x320,
-       APIC_TIMER_INITIAL = 0x380, APIC_TIMER_COUNT = 0x390, APIC_TIMER_DIVIDE = 0x3e0 };
+enum {
+    APIC_ID = 0x20,
+    APIC_EOI = 0xb0,
+    APIC_SVR = 0xf0,
+    APIC_ICR = 0x300,
+    APIC_LVT_TIMER = 0x320,
+    APIC_TIMER_INITIAL = 0x380,
+    APIC_TIMER_COUNT = 0x390,
+    APIC_TIMER_DIVIDE = 0x3e0
+};
 
 /* Whether this is Ruche's harness, with its scratch ports and registers. */
 bool in_harness(void);
@@ -207,16 +216,16 @@ static inline bool cpu_has(uint32_t leaf, unsigned reg, unsigned bit)
     return r[reg] >> bit & 1;
 }
 
-#define DEFINE_CONTROL(name)                                                                                           \
-    static inline uint64_t read_##name(void)                                                                           \
-    {                                                                                                                  \
-        uint64_t v;                                                                                                    \
-        __asm__ volatile("mov %%" #name ", %0" : "=r"(v));                                                             \
-        return v;                                                                                                      \
-    }                                                                                                                  \
-    static inline void write_##name(uint64_t v)                                                                        \
-    {                                                                                                                  \
-        __asm__ volatile("mov %0, %%" #name : : "r"(v) : "memory");                                                    \
+#define DEFINE_CONTROL(name)                                                                                 \
+    static inline uint64_t read_##name(void)                                                                 \
+    {                                                                                                        \
+        uint64_t v;                                                                                          \
+        __asm__ volatile("mov %%" #name ", %0" : "=r"(v));                                                   \
+        return v;                                                                                            \
+    }                                                                                                        \
+    static inline void write_##name(uint64_t v)                                                              \
+    {                                                                                                        \
+        __asm__ volatile("mov %0, %%" #name : : "r"(v) : "memory");                                          \
     }
 DEFINE_CONTROL(cr0)
 DEFINE_CONTROL(cr2)
@@ -229,6 +238,9 @@ DEFINE_CONTROL(dr2)
 DEFINE_CONTROL(dr3)
 DEFINE_CONTROL(dr6)
 DEFINE_CONTROL(dr7)
+
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int c, size_t n);
 
 static inline void invlpg(uint64_t va)
 {

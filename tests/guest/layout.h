@@ -9,7 +9,7 @@
 #define SEL_UCODE32 0x23
 #define SEL_UDATA   0x2b
 #define SEL_UCODE64 0x33
-#define SEL_TSS     0x40 /* one of 16 bytes per processor */
+#define SEL_TSS     0x40  /* one of 16 bytes per processor */
 #define SEL_FREE    0x140 /* for tests */
 #define GDT_ENTRIES 64
 
