@@ -17,7 +17,7 @@ static bool decoder_for(ZydisDecoder *decoder, unsigned mode)
         return ZYAN_SUCCESS(
             ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32));
     default:
-        return ZYAN_SUCCESS(ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16));
+        return ZYAN_SUCCESS(ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16));
     }
 }
 
@@ -307,7 +307,7 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const uint8_t *code, si
 
 void x86_format(const uint8_t *code, size_t len, unsigned mode, uint64_t rip, char *out, size_t out_size)
 {
-    static const ZydisMachineMode modes[] = {ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+    static const ZydisMachineMode modes[] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
                                              ZYDIS_MACHINE_MODE_LONG_64};
     ZydisDisassembledInstruction text;
     ZydisMachineMode m = modes[mode == 64 ? 2 : mode == 32 ? 1 : 0];

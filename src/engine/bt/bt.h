@@ -45,6 +45,7 @@ struct bt_tlb_entry {
 #define BT_TLB_NONE      UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
 #define BT_TLB_BITS      10
 #define BT_TLB_SIZE      (1u << BT_TLB_BITS)
+#define BT_LARGE_REGIONS 16u
 #define BT_TLBE_GLOBAL   BIT(0)
 #define BT_TLBE_WRITABLE BIT(2) /* writes are allowed and the page is dirty already */
 #define BT_TLBE_LARGE    BIT(1)
@@ -183,8 +184,11 @@ struct bt_cpu {
     uint32_t mode;          /* MODE_* bits now (bt_mode_update) */
     bool shadow;            /* interrupts are held off for one instruction */
     bool nmi_blocked, nmi_pending;
-    bool vec_live;  /* guest vectors are in host registers */
-    bool tlb_large; /* some TLB entry comes from a page larger than 4 KiB */
+    bool vec_live; /* guest vectors are in host registers */
+    /* The GiB-sized regions of linear memory that have pages larger than 4 KiB in the TLB; count beyond the
+     * array: too many to tell. */
+    uint64_t large_region[BT_LARGE_REGIONS];
+    unsigned large_count;
     enum x86_mp_state mp_state;
     uint8_t sipi_vector;
     struct bt_exception exc;   /* fault being raised */
@@ -203,6 +207,12 @@ struct bt_cpu {
     uint32_t slow_len;
     bool slow_direct; /* in RAM, not bounced */
     struct bt_tlb_entry *tlbs[BT_TLB_MODES];
+    /* Which slots have taken entries that are not global since those were flushed; count beyond the array:
+     * any. */
+    struct {
+        uint16_t slot[BT_TLB_SIZE];
+        unsigned count;
+    } tlb_log[BT_TLB_MODES];
     uint64_t stat_translated, stat_exits[16], stat_tlb_miss;
     uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64))); /* standard format; valid when !vec_live */
 };

@@ -247,22 +247,44 @@ static void tlb_clear(struct bt_tlb_entry *entry)
     entry->flags = 0;
 }
 
+static void flush_table(struct bt_cpu *cpu, unsigned mode, bool global_too)
+{
+    struct bt_tlb_entry *table = cpu->tlbs[mode];
+    unsigned count = cpu->tlb_log[mode].count;
+    cpu->tlb_log[mode].count = 0;
+    if (!global_too && count <= BT_TLB_SIZE) {
+        for (unsigned i = 0; i < count; i++)
+            if (!(table[cpu->tlb_log[mode].slot[i]].flags & BT_TLBE_GLOBAL))
+                tlb_clear(&table[cpu->tlb_log[mode].slot[i]]);
+        return;
+    }
+    for (unsigned i = 0; i < BT_TLB_SIZE; i++)
+        if (global_too || !(table[i].flags & BT_TLBE_GLOBAL))
+            tlb_clear(&table[i]);
+}
+
 void bt_tlb_flush(struct bt_cpu *cpu, bool global_too)
 {
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
-        for (unsigned i = 0; i < BT_TLB_SIZE; i++) {
-            struct bt_tlb_entry *entry = &cpu->tlbs[mode][i];
-            if (entry->read_tag != BT_TLB_NONE && (global_too || !(entry->flags & BT_TLBE_GLOBAL)))
-                tlb_clear(entry);
-        }
+        flush_table(cpu, mode, global_too);
     if (global_too)
-        cpu->tlb_large = false;
+        cpu->large_count = 0;
     bt_jc_flush(cpu);
+}
+
+static bool in_large_region(const struct bt_cpu *cpu, uint64_t lin)
+{
+    if (cpu->large_count > BT_LARGE_REGIONS)
+        return true;
+    for (unsigned i = 0; i < cpu->large_count; i++)
+        if (cpu->large_region[i] == lin >> 30)
+            return true;
+    return false;
 }
 
 void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin)
 {
-    if (cpu->tlb_large) { /* the page may be part of a larger one, whose parts are everywhere */
+    if (in_large_region(cpu, lin)) { /* perhaps part of a larger page, whose other parts go with it */
         bt_tlb_flush(cpu, true);
         return;
     }
@@ -300,6 +322,16 @@ static bool page_watched(const struct bt_cpu *cpu, uint64_t lin)
     return false;
 }
 
+static void log_slot(struct bt_cpu *cpu, unsigned slot)
+{
+    unsigned mode = 0;
+    while (cpu->tlbs[mode] != cpu->tlb)
+        mode++;
+    if (cpu->tlb_log[mode].count < BT_TLB_SIZE)
+        cpu->tlb_log[mode].slot[cpu->tlb_log[mode].count] = (uint16_t)slot;
+    cpu->tlb_log[mode].count += cpu->tlb_log[mode].count <= BT_TLB_SIZE;
+}
+
 /* Puts a translation into the table of the current access mode. `host` is the page's address. */
 static void tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags)
 {
@@ -309,8 +341,13 @@ static void tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *ho
     entry->read_tag = page;
     __atomic_store_n(&entry->host, (uint64_t)(uintptr_t)host, __ATOMIC_RELAXED);
     entry->flags = flags;
-    if (flags & BT_TLBE_LARGE)
-        cpu->tlb_large = true;
+    if ((flags & BT_TLBE_LARGE) && !in_large_region(cpu, lin)) {
+        if (cpu->large_count < BT_LARGE_REGIONS)
+            cpu->large_region[cpu->large_count] = lin >> 30;
+        cpu->large_count++;
+    }
+    if (!(flags & BT_TLBE_GLOBAL))
+        log_slot(cpu, (unsigned)(entry - cpu->tlb));
     if (!(flags & BT_TLBE_WRITABLE))
         return;
     mark_dirty(cpu->engine, gpa);

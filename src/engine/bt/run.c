@@ -105,6 +105,7 @@ static bool second_page_holds(struct bt_cpu *cpu, const struct bt_block *block, 
 /* Lets other vCPUs come out of blocks that are about to be reused. */
 static void wait_for_grace(struct bt_cpu *cpu)
 {
+    cpu->exit_link = 0; /* its block may go */
     atomic_store(&cpu->code_epoch, 0);
     sched_yield();
     atomic_store(&cpu->code_epoch, atomic_load(&cpu->engine->cache->epoch));
@@ -162,7 +163,7 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 static void chain(struct bt_cpu *cpu, struct bt_block *to)
 {
     struct bt_link *link = (struct bt_link *)(uintptr_t)cpu->exit_link;
-    if (to->phys2 || link->to)
+    if (!link || to->phys2 || link->to)
         return;
     bt_vec_save(cpu);
     pthread_mutex_lock(&cpu->engine->lock);
@@ -355,13 +356,6 @@ static bool run_op(struct bt_cpu *cpu)
     return op->run(cpu, op);
 }
 
-static void single_step_done(struct bt_cpu *cpu, bool stepping)
-{
-    cpu->sysflags &= ~FLAG_RF;
-    if (stepping)
-        cpu->pending_db |= DR6_BS;
-}
-
 /* From RIP to the next return from translated code, and what that asks for. */
 static void step(struct bt_cpu *cpu)
 {
@@ -369,6 +363,7 @@ static void step(struct bt_cpu *cpu)
     bool careful = stepping || breakpoints_on(cpu) || (cpu->sysflags & FLAG_RF);
     if (careful && hits_breakpoint(cpu))
         return;
+    cpu->sysflags &= ~FLAG_RF; /* holds for one instruction, whose own IRET or POPF may set it anew */
     bool shadow = cpu->shadow;
     uint32_t extra = careful || cpu->exit_reason == BT_EXIT_SLOW ? MODE_SLOW : 0;
     bool done = run_blocks(cpu, extra);
@@ -384,8 +379,8 @@ static void step(struct bt_cpu *cpu)
     if (cpu->exc.pending) {
         cpu->exit_reason = BT_EXIT_NONE;
         bt_deliver(cpu);
-    } else if (done && extra && cpu->exit_reason != BT_EXIT_SLOW && cpu->exit_reason != BT_EXIT_POLL) {
-        single_step_done(cpu, stepping);
+    } else if (done && stepping && cpu->exit_reason != BT_EXIT_SLOW && cpu->exit_reason != BT_EXIT_POLL) {
+        cpu->pending_db |= DR6_BS;
     }
 }
 

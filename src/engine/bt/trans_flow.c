@@ -244,6 +244,11 @@ enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_CLD:
     case ZYDIS_MNEMONIC_STD:
         return FORM_DF;
+    case ZYDIS_MNEMONIC_ENDBR32: /* without CET these do nothing */
+    case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_RDSSPD:
+    case ZYDIS_MNEMONIC_RDSSPQ:
+        return FORM_NOTHING;
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:

@@ -379,6 +379,8 @@ static void emit_vex(struct tr *t, const struct x86_insn *insn, const struct ren
     emit_u8(e, (uint8_t)((insn->vex[0] & 0x1f) | (reg >= 8 ? 0 : 0x80) | 0x40 | (rm >= 8 ? 0 : 0x20)));
     emit_u8(e, second);
     emit_u8(e, insn->opcode);
+    if (!insn->has_modrm) /* VZEROALL, VZEROUPPER */
+        return;
     if (r->mem != H_NONE)
         emit_mem(e, reg, MEM_AT(r->mem));
     else
