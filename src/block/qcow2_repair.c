@@ -199,32 +199,32 @@ static bool count_all(struct qcow2 *q, struct recount *rc, struct error **err)
     return !q->snapshots || qcow2_each_snapshot(q, count_snapshot, rc, err);
 }
 
-/* Sets the refcounts: first where there are blocks, so that making a missing block finds the truth. */
+/* Is there a refcount block for the cluster? */
+static bool has_block(const struct qcow2 *q, uint64_t cluster)
+{
+    uint64_t index = cluster >> q->refblock_bits;
+    return index < q->reftable_size && q->reftable[index];
+}
+
+/* Sets the refcounts: first where there are blocks, so that who makes a missing block finds the truth. */
 static int store_counts(struct qcow2 *q, const struct recount *rc)
 {
-    for (int missing = 0; missing <= 1; missing++) {
-        for (uint64_t i = 0; i < rc->clusters; i++) {
-            uint64_t index = i >> q->refblock_bits;
-            bool have = index < q->reftable_size && q->reftable[index];
-            int r = 0;
-            if (have != missing)
-                r = have || rc->count[i] ? refcount_set(q, i, rc->count[i]) : 0;
-            if (r < 0)
-                return r;
-        }
-        /* What lies past the end of the file is used by nobody. */
-        uint64_t end = q->reftable_size << q->refblock_bits;
-        for (uint64_t i = rc->clusters; i < end && !missing; i++) {
-            if (!q->reftable[i >> q->refblock_bits]) {
-                i |= BIT(q->refblock_bits) - 1;
-                continue;
-            }
-            int r = refcount_set(q, i, 0);
-            if (r < 0)
-                return r;
-        }
+    int r = 0;
+    for (uint64_t i = 0; i < rc->clusters && r == 0; i++)
+        if (has_block(q, i))
+            r = refcount_set(q, i, rc->count[i]);
+    /* What lies past the end of the file is used by nobody. */
+    uint64_t end = q->reftable_size << q->refblock_bits;
+    for (uint64_t i = rc->clusters; i < end && r == 0; i++) {
+        if (has_block(q, i))
+            r = refcount_set(q, i, 0);
+        else
+            i |= BIT(q->refblock_bits) - 1;
     }
-    return 0;
+    for (uint64_t i = 0; i < rc->clusters && r == 0; i++)
+        if (rc->count[i])
+            r = refcount_set(q, i, rc->count[i]);
+    return r;
 }
 
 static uint64_t with_copied(const struct recount *rc, uint64_t entry, uint64_t cluster)

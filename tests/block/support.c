@@ -92,9 +92,19 @@ static void io_done(struct block_request *req, int result)
     *(int *)req->opaque = result;
 }
 
-int do_io(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_t length, bool may_unmap)
+int do_request(struct block_request *req)
 {
     int result = 1;
+    req->done = io_done;
+    req->opaque = &result;
+    block_submit(req);
+    block_drain(req->block);
+    assert_true(result <= 0);
+    return result;
+}
+
+int do_io(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_t length, bool may_unmap)
+{
     struct iovec iov = {buf, length};
     struct block_request req = {.op = op,
                                 .may_unmap = may_unmap,
@@ -102,13 +112,8 @@ int do_io(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_
                                 .length = length,
                                 .iov = &iov,
                                 .iov_count = buf ? 1 : 0,
-                                .done = io_done,
-                                .opaque = &result,
                                 .block = b};
-    block_submit(&req);
-    block_drain(b);
-    assert_true(result <= 0);
-    return result;
+    return do_request(&req);
 }
 
 void poke(const char *path, uint64_t offset, const void *data, size_t length)

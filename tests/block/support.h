@@ -31,6 +31,8 @@ struct block *must_open(const char *path, const char *format, unsigned flags);
 /* Opening must fail with a message that contains `part`. */
 void must_refuse(const char *path, const char *format, unsigned flags, const char *part);
 
+/* Submits a request and waits for it; sets its done and opaque. Its result. */
+int do_request(struct block_request *req);
 /* One request from start to end; its result. */
 int do_io(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_t length, bool may_unmap);
 
