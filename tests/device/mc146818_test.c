@@ -163,7 +163,8 @@ static void test_update_and_alarm(void **state)
     set(0x0b, 0x32);
     get(0x0c);
     usleep(1010000);
-    assert_int_equal(test_machine_advance(t, 1000000000), 1);
+    assert_true(test_machine_advance(t, 1000000000) >=
+                1); /* the host's second does not end with machine time */
     assert_true(t->gsi_level[8]);
     assert_int_equal(get(0x0c) & 0xb0, 0xb0);
     set(5, 0x24); /* an hour that never comes */

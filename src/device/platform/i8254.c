@@ -333,9 +333,12 @@ static void port61_write(struct device *dev, uint64_t offset, unsigned size, uin
 void i8254_connect_irq(struct machine *m, bool connected)
 {
     for (struct device *d = m->devices; d; d = d->next) {
+        if (strcmp(d->cls->name, "i8254") != 0)
+            continue;
         struct i8254 *s = DEVICE_OF(struct i8254, d);
-        if (strcmp(d->cls->name, "i8254") == 0)
-            s->irq_taken = !connected;
+        if (!connected)
+            set_irq0(s, false);
+        s->irq_taken = !connected;
     }
 }
 

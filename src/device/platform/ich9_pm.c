@@ -111,7 +111,16 @@ static uint64_t read_status(struct device *dev, const struct reg_desc *reg)
     return s->status;
 }
 
-static void wrote_event(struct device *dev, const struct reg_desc *reg, uint64_t old)
+/* Whatever the timer did while its bit was set is answered with it. */
+static void wrote_status(struct device *dev, const struct reg_desc *reg, uint64_t old)
+{
+    struct ich9_pm *s = DEVICE_OF(struct ich9_pm, dev);
+    if (old & ~(uint64_t)s->status & PM1_TIMER)
+        s->toggles = toggles_of(s);
+    update_timer(s);
+}
+
+static void wrote_enable(struct device *dev, const struct reg_desc *reg, uint64_t old)
 {
     update_timer(DEVICE_OF(struct ich9_pm, dev));
 }
@@ -148,8 +157,8 @@ static void wrote_apm_command(struct device *dev, const struct reg_desc *reg, ui
 
 static const struct reg_desc pm_regs[] = {
     {"PM1_STS", 0x00, 2, offsetof(struct ich9_pm, status), .clear = PM1_STATUS_ALL, .read = read_status,
-     .write = wrote_event},
-    {"PM1_EN", 0x02, 2, offsetof(struct ich9_pm, enable), .writable = PM1_ENABLE_ALL, .write = wrote_event},
+     .write = wrote_status},
+    {"PM1_EN", 0x02, 2, offsetof(struct ich9_pm, enable), .writable = PM1_ENABLE_ALL, .write = wrote_enable},
     {"PM1_CNT", 0x04, 2, offsetof(struct ich9_pm, control),
      .writable = CNT_SCI_ENABLE | CNT_SLEEP_TYPE | CNT_SLEEP_ENABLE | BIT(1), .write = wrote_control},
     {"PM_TMR", 0x08, 4, offsetof(struct ich9_pm, smi_enable), .read = read_timer},

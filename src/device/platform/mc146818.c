@@ -258,8 +258,13 @@ static void on_timer(void *opaque)
 void mc146818_connect_irq(struct machine *m, bool connected)
 {
     for (struct device *d = m->devices; d; d = d->next) {
-        if (strcmp(d->cls->name, "mc146818") == 0)
-            DEVICE_OF(struct mc146818, d)->irq_taken = !connected;
+        if (strcmp(d->cls->name, "mc146818") != 0)
+            continue;
+        struct mc146818 *s = DEVICE_OF(struct mc146818, d);
+        if (!connected && !s->irq_taken)
+            m->set_gsi(m, 8, false);
+        s->irq_taken = !connected;
+        update_irq(s);
     }
 }
 
