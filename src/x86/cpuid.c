@@ -187,6 +187,7 @@ static void settle_xsave(struct cpuid_model *m)
     const struct cpuid_leaf *sub = leaf_find(m, 0xd, 1);
     if (sub)
         optional = sub->eax;
+    m->xsave_features = xsave ? optional : 0;
     if (xsave) {
         /* EBX of both and the compacted size of sub-leaf 1 depend on XCR0: cpuid_model_query. */
         leaf_set_indexed(m, 0xd, 0, (uint32_t)m->xcr0_mask, m->xsave_size, m->xsave_size, 0);

@@ -26,6 +26,7 @@ struct cpuid_model {
     unsigned cpu_count;
     uint64_t tsc_hz;
     uint64_t xcr0_mask;  /* bits of XCR0 that may be set */
+    uint32_t xsave_features; /* CPUID 0xD.1 EAX: XSAVEOPT, XSAVEC, XGETBV1 */
     uint32_t xsave_size; /* bytes, standard format, all of xcr0_mask */
     unsigned phys_bits;  /* guest physical address width */
 };

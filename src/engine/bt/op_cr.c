@@ -285,8 +285,7 @@ static bool op_xgetbv(struct bt_cpu *cpu, const struct bt_op *op)
     if (!(cpu->cr4 & CR4_OSXSAVE))
         return bt_raise(cpu, VEC_UD);
     uint32_t number = (uint32_t)cpu->gpr[R_RCX];
-    bool in_use =
-        number == 1 && cpuid_model_has(cpu->engine->config.cpu, X86_FEATURE(X86_SUBLEAF(0xd, 1), 0, 2));
+    bool in_use = number == 1 && (cpu->engine->config.cpu->xsave_features & BIT(2));
     if (number && !in_use)
         return gp(cpu);
     if (in_use) /* SSE counts as in use when only MXCSR differs, which the header does not show: say always */

@@ -21,7 +21,6 @@
 
 struct string_op {
     struct bt_cpu *cpu;
-    const struct x86_insn *in;
     unsigned size;       /* of an element */
     unsigned addrsize;   /* of RSI, RDI and RCX */
     unsigned source_seg; /* DS or the override */
@@ -31,33 +30,38 @@ struct string_op {
     unsigned budget; /* of this round, in elements or pages */
 };
 
-/* Prefixes that decide: the last segment override (in 64-bit mode only FS and GS count) and the last REP. */
-static void read_prefixes(struct string_op *s)
+/* The last override counts; in 64-bit mode only FS and GS do. */
+unsigned bt_segment_override(const struct x86_insn *insn)
 {
     static const struct {
         uint8_t byte, seg;
     } overrides[] = {{0x26, SEG_ES}, {0x2e, SEG_CS}, {0x36, SEG_SS},
                      {0x3e, SEG_DS}, {0x64, SEG_FS}, {0x65, SEG_GS}};
-    const struct x86_insn *in = s->in;
-    s->source_seg = SEG_DS;
-    s->rep = 0;
-    for (unsigned i = 0; i < in->len && in->bytes[i] != in->opcode; i++) {
-        uint8_t byte = in->bytes[i];
-        if (byte == REP || byte == REPNE)
-            s->rep = byte;
+    unsigned seg = SEG_DS;
+    for (unsigned i = 0; i < insn->len && insn->bytes[i] != insn->opcode; i++)
         for (unsigned p = 0; p < ARRAY_SIZE(overrides); p++)
-            if (byte == overrides[p].byte && (in->mode != 64 || overrides[p].seg >= SEG_FS))
-                s->source_seg = overrides[p].seg;
-    }
+            if (insn->bytes[i] == overrides[p].byte && (insn->mode != 64 || overrides[p].seg >= SEG_FS))
+                seg = overrides[p].seg;
+    return seg;
+}
+
+/* REP, REPNE or 0: the last such prefix. */
+static uint8_t rep_prefix(const struct x86_insn *insn)
+{
+    uint8_t rep = 0;
+    for (unsigned i = 0; i < insn->len && insn->bytes[i] != insn->opcode; i++)
+        if (insn->bytes[i] == REP || insn->bytes[i] == REPNE)
+            rep = insn->bytes[i];
+    return rep;
 }
 
 static void string_begin(struct string_op *s, struct bt_cpu *cpu, const struct bt_op *op)
 {
     s->cpu = cpu;
-    s->in = &op->insn;
     s->size = op->insn.opsize;
     s->addrsize = op->insn.addrsize;
-    read_prefixes(s);
+    s->source_seg = bt_segment_override(&op->insn);
+    s->rep = rep_prefix(&op->insn);
     s->step = cpu->df ? -(int)s->size : (int)s->size;
     s->left = s->rep ? bt_zext(cpu->gpr[R_RCX], s->addrsize) : 1;
     s->budget = ELEMENTS_PER_ROUND;

@@ -37,6 +37,9 @@ void bt_reg_write(struct bt_cpu *cpu, const struct x86_field *field, unsigned si
 /* General register `reg` as `size` bytes 2, 4 or 8, by the same rules. */
 void bt_gpr_write(struct bt_cpu *cpu, unsigned reg, unsigned size, uint64_t value);
 
+/* Segment of a memory operand that is implied (strings, MASKMOVDQU): DS or what a prefix says. gpr-only. */
+unsigned bt_segment_override(const struct x86_insn *insn);
+
 #define BT_OP_GROUP(reg) (8 | (reg))
 
 extern const struct bt_op_entry bt_ops_seg[];

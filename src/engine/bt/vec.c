@@ -62,6 +62,13 @@ void bt_vec_save(struct bt_cpu *cpu)
         __asm__ volatile("fninit");
 }
 
+void bt_vec_discard(struct bt_cpu *cpu)
+{
+    const uint32_t normal = MXCSR_DEFAULT;
+    cpu->vec_live = false;
+    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(normal));
+}
+
 void bt_vec_load(struct bt_cpu *cpu)
 {
     const uint8_t *area = cpu->xsave;

@@ -31,6 +31,7 @@ enum {
 
 #define MXCSR_DEFAULT 0x1f80u
 #define FCW_DEFAULT   0x37fu
+#define FSW_ES        0x80u /* an unmasked exception waits */
 
 /* Bits of MXCSR that may be set without #GP. */
 uint32_t bt_mxcsr_mask(void);
@@ -41,10 +42,16 @@ uint32_t bt_mxcsr_mask(void);
  */
 void bt_vec_sanitize(struct bt_cpu *cpu);
 
+/* Forgets the live vectors: cpu->xsave, as it was when they were loaded, is the guest's state again. */
+void bt_vec_discard(struct bt_cpu *cpu);
+
 /* Components that the host keeps for the guest: the model's XCR0, and x87 and SSE always. */
 static inline uint64_t bt_vec_components(const struct bt_cpu *cpu)
 {
     return cpu->engine->config.cpu->xcr0_mask | XSTATE_X87 | XSTATE_SSE;
 }
+
+/* ---- op_vector.c: for the table in op_fpu.c; all heavy ---- */
+bt_op_fn bt_op_gather, bt_op_maskmov_load, bt_op_maskmov_store, bt_op_maskmovdqu, bt_op_maskmovq;
 
 #endif
