@@ -127,6 +127,13 @@ struct bt_jc_entry {
 #define BT_JC_NONE      UINT64_C(0x0000800000000001) /* bits 47 and 48 differ: no RIP, whatever the key */
 #define BT_JC_KEY_SHIFT 49
 
+/* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
+#define BT_ITLB_SIZE 256u
+struct bt_itlb_entry {
+    uint64_t tag; /* linear page ^ cpu->jc_key; BT_JC_NONE: empty */
+    uint64_t phys;
+};
+
 struct bt_lapic;
 
 /* Executable addresses of the code between C and translated code: see thunk.h. */
@@ -207,6 +214,7 @@ struct bt_cpu {
     uint32_t slow_len;
     bool slow_direct; /* in RAM, not bounced */
     struct bt_tlb_entry *tlbs[BT_TLB_MODES];
+    struct bt_itlb_entry itlb[BT_ITLB_SIZE];
     /* Which slots have taken entries that are not global since those were flushed; count beyond the array:
      * any. */
     struct {

@@ -123,6 +123,8 @@ static void clear_tables(struct bt_cpu *cpu)
             cpu->tlbs[mode][i] = (struct bt_tlb_entry){.read_tag = BT_TLB_NONE, .write_tag = BT_TLB_NONE};
     for (unsigned i = 0; i < BT_JC_SIZE; i++)
         cpu->jc[i].tag = BT_JC_NONE;
+    for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
+        cpu->itlb[i].tag = BT_JC_NONE;
 }
 
 static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct error **err)

@@ -31,6 +31,9 @@ void bt_jc_flush(struct bt_cpu *cpu)
     if (cpu->jc_generation == 0)
         for (unsigned i = 0; i < BT_JC_SIZE; i++)
             cpu->jc[i].tag = BT_JC_NONE;
+    if (cpu->jc_generation == 0)
+        for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
+            cpu->itlb[i].tag = BT_JC_NONE;
     cpu->jc_key = (uint64_t)(cpu->mode | cpu->jc_generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
 }
 
@@ -146,12 +149,27 @@ static struct bt_block *make_block(struct bt_cpu *cpu, uint64_t lin, uint64_t ph
     }
 }
 
+/* Physical address of code, through the instruction TLB. False: cpu->exc. */
+static bool fetch_physical(struct bt_cpu *cpu, uint64_t lin, uint64_t *phys)
+{
+    struct bt_itlb_entry *entry = &cpu->itlb[(lin >> GUEST_PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
+    uint64_t tag = round_down(lin, GUEST_PAGE_SIZE) ^ cpu->jc_key;
+    if (entry->tag != tag) {
+        if (!bt_translate(cpu, lin, BT_FETCH, phys, NULL))
+            return false;
+        entry->tag = tag;
+        entry->phys = round_down(*phys, GUEST_PAGE_SIZE);
+    }
+    *phys = entry->phys | (lin & 0xfff);
+    return true;
+}
+
 /* The block at RIP for cpu->mode | extra; sets pc_base. NULL: as make_block. */
 static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 {
-    uint64_t lin, phys, flags;
+    uint64_t lin, phys;
     uint32_t mode = cpu->mode | extra;
-    if (!fetch_address(cpu, &lin) || !bt_translate(cpu, lin, BT_FETCH, &phys, &flags))
+    if (!fetch_address(cpu, &lin) || !fetch_physical(cpu, lin, &phys))
         return NULL;
     cpu->pc_base = cpu->rip - (lin & 0xfff);
     struct bt_block *block = bt_cache_find(cpu->engine->cache, phys, mode);
@@ -255,11 +273,12 @@ static void take_events(struct bt_cpu *cpu)
 {
     uint8_t sipi;
     bt_vec_save(cpu);
-    enum bt_lapic_event event = bt_lapic_take_event(cpu->lapic, &sipi);
-    if (event == BT_LAPIC_INIT)
-        bt_cpu_reset(cpu, true);
-    else if (event == BT_LAPIC_SIPI && cpu->mp_state == MP_WAIT_SIPI)
-        startup_ipi(cpu, sipi);
+    for (enum bt_lapic_event event; (event = bt_lapic_take_event(cpu->lapic, &sipi)) != BT_LAPIC_NONE;) {
+        if (event == BT_LAPIC_INIT)
+            bt_cpu_reset(cpu, true);
+        else if (cpu->mp_state == MP_WAIT_SIPI)
+            startup_ipi(cpu, sipi);
+    }
     bt_lapic_check_timer(cpu->lapic);
     if (atomic_exchange(&cpu->nmi_request, false))
         cpu->nmi_pending = true;
