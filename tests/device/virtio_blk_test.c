@@ -80,7 +80,7 @@ static void rig_init_with(struct rig *r, const char *props, uint64_t features, u
     pci_assign_resources(&r->t->m);
     machine_unlock(&r->t->m);
     drv_init(&r->drv, r->t, r->dev, features | BIT(VIRTIO_F_VERSION_1));
-    drv_ring_init(&r->ring, &r->drv, 0, 64);
+    drv_ring_init(&r->ring, &r->drv, 0, DRV_RING_MAX); /* room for all slots, each in many pieces */
     drv_ok(&r->drv);
     for (int i = 0; i < SLOTS; i++) {
         r->slot[i].header = drv_alloc(&r->drv, 4096, 16);
