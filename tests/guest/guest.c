@@ -252,6 +252,8 @@ void guest_begin(void)
         bool user = i == VECTOR_DONE || i == BP || i == OF;
         set_gate(i, guest_vectors + 16 * i, user ? 0xee : 0x8e, i == DF || i == NMI ? 2 : 1);
     }
+    outb(0x21, 0xff); /* a PC's interrupt controllers: all masked */
+    outb(0xa1, 0xff);
     load_tables(0);
     guest_main();
     guest_exit();
