@@ -19,7 +19,7 @@ void boot_space_init(struct boot_space *s, struct guest_memory *mem, bool fresh)
     s->mem = mem;
     s->fresh = fresh;
     s->count = 0;
-    reserve(s, 0, BOOT_BDA_END, "the BIOS data area");
+    reserve(s, 0, BOOT_LOW_START, "the first page");
     reserve(s, BOOT_LOW_END, BOOT_HIGH_START, "video memory and firmware below 1 MiB");
 }
 

@@ -15,8 +15,11 @@
 
 struct error;
 
-/* The first MiB: BIOS data area, end of usable low memory, and where firmware tables and the RSDP lie. */
-#define BOOT_BDA_END       0x500u
+/*
+ * The first MiB: the BIOS data area has the first page for itself, as operating systems leave that page
+ * alone; the end of usable low memory; where firmware tables and the RSDP lie.
+ */
+#define BOOT_LOW_START     0x1000u
 #define BOOT_LOW_END       0x9fc00u
 #define BOOT_FIRMWARE      0xe0000u
 #define BOOT_FIRMWARE_SIZE 0x20000u
@@ -37,7 +40,7 @@ struct boot_space {
     struct boot_claim claim[BOOT_CLAIM_MAX];
 };
 
-/* Claims what no image may use: the BIOS data area, and 639 KiB to 1 MiB. */
+/* Claims what no image may use: the first page, and 639 KiB to 1 MiB. */
 void boot_space_init(struct boot_space *s, struct guest_memory *mem, bool fresh);
 
 /* Claims [gpa, gpa + len) for `what`; it must be RAM and free. `who` (a file) begins the message. */
