@@ -415,9 +415,9 @@ static void test_control_queue(void **state)
     struct card c = {.t = pci_machine_new()};
     c.dev = add_card(c.t, "none", "pairs");
     drv_init(&c.d, c.t, c.dev,
-             BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_MQ) |
-                 BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_CTRL_VQ) | BIT(VIRTIO_NET_F_CTRL_RX) |
-                 BIT(VIRTIO_NET_F_CTRL_MAC_ADDR));
+             BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_NET_F_MAC) |
+                 BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_CTRL_VQ) |
+                 BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_CTRL_MAC_ADDR));
     assert_int_equal(drv_read(&c.d, c.d.config + 6, 2), 0); /* no link */
     assert_int_equal(drv_read(&c.d, c.d.config + 8, 2), 4);
     assert_int_equal(drv_read(&c.d, c.d.config, 1), 0x52);

@@ -73,13 +73,20 @@ static bool guest_listens(const struct console_port *p)
     return p->guest_open || p->id == 0;
 }
 
+/* The next element of a queue that waits for us; when there is none, the driver is asked to kick. */
+static struct virtqueue_element *pop_or_ask(struct virtqueue *vq)
+{
+    struct virtqueue_element *e = virtqueue_pop(vq);
+    return e || !virtqueue_enable_kicks(vq) ? e : virtqueue_pop(vq);
+}
+
 /* Moves input to the driver's buffers. */
 static void give_input(struct console_port *p)
 {
     struct virtqueue *vq = &p->console->virtio.vq[rx_queue(p->id)];
     size_t done = 0;
     struct virtqueue_element *e;
-    while (done < p->input_len && guest_listens(p) && (e = virtqueue_pop(vq))) {
+    while (done < p->input_len && guest_listens(p) && (e = pop_or_ask(vq))) {
         size_t n = iov_write(e->in, e->in_count, 0, p->input + done, p->input_len - done);
         virtqueue_push(e, (uint32_t)n);
         done += n;
@@ -117,7 +124,7 @@ static void output_notify(struct console_port *p, struct virtqueue *vq)
 {
     struct virtqueue_element *e;
     unsigned n = 0;
-    for (; n < ELEMENTS_PER_RUN && (e = virtqueue_pop(vq)); n++) {
+    for (; n < ELEMENTS_PER_RUN && (e = pop_or_ask(vq)); n++) {
         for (unsigned i = 0; p->chardev && i < e->out_count; i++)
             chardev_write(p->chardev, e->out[i].iov_base, e->out[i].iov_len);
         virtqueue_push(e, 0);
@@ -133,7 +140,7 @@ static void output_notify(struct console_port *p, struct virtqueue *vq)
 static bool send_control(struct virtio_console *c, unsigned id, uint16_t event, uint16_t value,
                          const char *text)
 {
-    struct virtqueue_element *e = virtqueue_pop(&c->virtio.vq[CONTROL_RX]);
+    struct virtqueue_element *e = pop_or_ask(&c->virtio.vq[CONTROL_RX]);
     if (!e)
         return false;
     uint8_t message[sizeof(struct virtio_console_control) + NAME_BYTES_MAX];
@@ -220,7 +227,7 @@ static void control_notify(struct virtio_console *c, struct virtqueue *vq)
 {
     struct virtqueue_element *e;
     unsigned n = 0;
-    for (; n < ELEMENTS_PER_RUN && (e = virtqueue_pop(vq)); n++) {
+    for (; n < ELEMENTS_PER_RUN && (e = pop_or_ask(vq)); n++) {
         struct virtio_console_control m;
         bool whole = iov_read(e->out, e->out_count, 0, &m, sizeof(m)) == sizeof(m);
         virtqueue_push(e, 0);

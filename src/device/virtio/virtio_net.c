@@ -334,15 +334,19 @@ static bool control(struct virtio_net *n, const struct virtqueue_element *e)
 
 static void run_control(struct virtio_net *n, struct virtqueue *vq)
 {
-    struct virtqueue_element *e;
     unsigned count = 0;
-    for (; count < ELEMENTS_PER_RUN && (e = virtqueue_pop(vq)); count++) {
-        uint8_t ack = control(n, e) ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
-        virtqueue_push(e, (uint32_t)iov_write(e->in, e->in_count, 0, &ack, 1));
-    }
+    do {
+        struct virtqueue_element *e;
+        for (; count < ELEMENTS_PER_RUN && (e = virtqueue_pop(vq)); count++) {
+            uint8_t ack = control(n, e) ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+            virtqueue_push(e, (uint32_t)iov_write(e->in, e->in_count, 0, &ack, 1));
+        }
+        if (count == ELEMENTS_PER_RUN) {
+            virtio_kick(&n->virtio, vq->index);
+            break;
+        }
+    } while (virtqueue_enable_kicks(vq));
     virtqueue_notify(vq);
-    if (count == ELEMENTS_PER_RUN)
-        virtio_kick(&n->virtio, vq->index);
 }
 
 /* --- virtio --- */

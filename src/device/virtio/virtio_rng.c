@@ -35,12 +35,15 @@ static uint32_t fill(struct virtqueue_element *e, size_t len)
 static void rng_notify(struct virtio_device *v, struct virtqueue *vq)
 {
     struct virtio_rng *rng = DEVICE_OF(struct virtio_rng, v);
-    struct virtqueue_element *e;
-    while (rng->budget && (e = virtqueue_pop(vq))) {
-        uint32_t n = fill(e, rng->budget);
-        rng->budget -= MAX(n, 1u); /* empty requests cost something, too */
-        virtqueue_push(e, n);
-    }
+    do {
+        virtqueue_disable_kicks(vq);
+        struct virtqueue_element *e;
+        while (rng->budget && (e = virtqueue_pop(vq))) {
+            uint32_t n = fill(e, rng->budget);
+            rng->budget -= MAX(n, 1u); /* empty requests cost something, too */
+            virtqueue_push(e, n);
+        }
+    } while (rng->budget && virtqueue_enable_kicks(vq)); /* else the timer looks again */
     virtqueue_notify(vq);
     if (!rng->budget && !rng->refill.armed)
         vm_timer_arm(&rng->refill, vm_clock_now(&v->pci.dev.machine->clock) + PERIOD_NS);

@@ -90,7 +90,8 @@ bool virtqueue_available(struct virtqueue *vq);
 
 /*
  * Asks the driver not to kick, while the queue is being worked on; and to kick again. enable returns true
- * when something came before the driver could know: the device then goes on instead of waiting for a kick.
+ * when something came before the driver could know: the device then goes on instead of waiting for a kick. A
+ * device that waits for more must call enable each time: with event indices a driver kicks once for each.
  */
 void virtqueue_disable_kicks(struct virtqueue *vq);
 bool virtqueue_enable_kicks(struct virtqueue *vq);
