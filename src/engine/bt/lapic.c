@@ -328,8 +328,8 @@ void bt_lapic_write(struct bt_lapic *l, uint32_t offset, uint32_t value)
 static uint64_t x2_writable(uint32_t reg)
 {
     enum lapic_lvt which = lvt_at(reg);
-    if (which != LVT_COUNT)
-        return lvt_bits[which];
+    if (which != LVT_COUNT) /* delivery status and remote IRR are read-only, not reserved */
+        return lvt_bits[which] | BIT(12) | (which == LVT_LINT0 || which == LVT_LINT1 ? BIT(14) : 0);
     switch (reg) {
     case REG_TPR:
     case REG_SELF_IPI:
