@@ -127,6 +127,11 @@ static int parse(struct request *r, int argc, char **argv)
         return usage_error("run", "nothing to run: name an image or give --kernel FILE");
     if (r->keep && !r->image)
         return usage_error("run", "--keep is for the disk of an image");
+    struct error *err = NULL;
+    if (r->name && !catalog_name_check(r->name, &err)) {
+        failure(err);
+        return EXIT_USAGE;
+    }
     return EXIT_OK;
 }
 
@@ -177,8 +182,6 @@ static bool add_image(struct request *r, struct error **err)
 /* The names under which others find the machine. */
 static bool add_names(struct request *r, struct error **err)
 {
-    if (r->name && !catalog_name_check(r->name, err))
-        return false;
     if (!r->name) {
         r->default_name = catalog_format("%s-%ld", r->image ? r->image : "machine", (long)getpid());
         r->name = r->default_name;

@@ -86,7 +86,7 @@ class Pipes(Case):
             self.one_line(err)
 
     def test_bad_names_and_folders(self):
-        _, err = self.run_kernel("--name", "../x", status=125)
+        _, err = self.run_kernel("--name", "../x", status=2)
         self.one_line(err)
         _, err = self.ruche("run", "nosuch", status=125)
         self.assertIn("nosuch", self.one_line(err))
