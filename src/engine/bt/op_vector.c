@@ -65,8 +65,10 @@ bool bt_op_gather(struct bt_cpu *cpu, const struct bt_op *op)
     unsigned count = vector_bytes(in) / MAX(size, index_size);
     unsigned dest = in->reg.reg, mask = in->vvvv.reg;
     for (unsigned i = 0; i < count; i++) {
-        if (!selected(cpu, mask, i, size))
+        if (!selected(cpu, mask, i, size)) {
+            set_element(cpu, mask, i, size, 0);
             continue;
+        }
         uint64_t value = 0, index = element(cpu, in->mem.index, i, index_size);
         if (index_size == 4)
             index = (uint64_t)(int64_t)(int32_t)index;
@@ -139,14 +141,23 @@ bool bt_op_maskmov_store(struct bt_cpu *cpu, const struct bt_op *op)
 
 /* ---- MASKMOVDQU and MASKMOVQ: bytes to DS:rDI ---- */
 
+/* Processors report the operand's first byte in the faulting page, whether or not the mask selects it. */
+static void blame_whole_access(struct bt_exception *exc, unsigned offset)
+{
+    if (exc->vector == VEC_PF)
+        exc->cr2 -= MIN(offset, exc->cr2 & (GUEST_PAGE_SIZE - 1));
+}
+
 static bool store_bytes(struct bt_cpu *cpu, const struct bt_op *op, const uint8_t *data, const uint8_t *mask,
                         unsigned count)
 {
     const struct x86_insn *in = &op->insn;
     unsigned seg = bt_segment_override(in);
     for (unsigned i = 0; i < count; i++)
-        if ((mask[i] & 0x80) && !can_write(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), 1))
+        if ((mask[i] & 0x80) && !can_write(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), 1)) {
+            blame_whole_access(&cpu->exc, i);
             return false;
+        }
     for (unsigned i = 0; i < count; i++)
         if ((mask[i] & 0x80) &&
             !bt_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), &data[i], 1))
@@ -188,10 +199,8 @@ bool bt_op_maskmovq(struct bt_cpu *cpu, const struct bt_op *op)
 {
     if (load_le16(cpu->xsave + XS_FSW) & FSW_ES)
         return bt_raise(cpu, VEC_MF);
-    const uint8_t *data = mmx_register(cpu, op->insn.reg.reg & 7),
-                  *mask = mmx_register(cpu, op->insn.rm.reg & 7);
-    if (!store_bytes(cpu, op, data, mask, 8))
-        return false;
-    enter_mmx(cpu);
-    return true;
+    enter_mmx(cpu); /* also when the access faults */
+    const uint8_t *data = mmx_register(cpu, op->insn.reg.reg & 7);
+    const uint8_t *mask = mmx_register(cpu, op->insn.rm.reg & 7);
+    return store_bytes(cpu, op, data, mask, 8);
 }
