@@ -194,7 +194,8 @@ static void send_to_guest(struct session *s)
         consume(&s->to_guest, (size_t)n);
 }
 
-/* False at the end of the serial line or when it has nothing now. */
+/* False at the end of the serial line or when it has nothing now. There must be room: reading nothing means
+ * the end. */
 static bool receive_from_guest(struct session *s)
 {
     size_t room = sizeof(s->to_user.data) - s->to_user.used;
@@ -243,12 +244,13 @@ static bool relay_errors(struct session *s)
 /* The machine ended: what it still said comes out, then the terminal goes back to how it was. */
 static void machine_ended(struct session *s, int wait_status)
 {
-    for (int i = 0; i < DRAIN_CHUNKS && s->m->serial_fd >= 0 && receive_from_guest(s); i++) {
+    for (int i = 0; i < DRAIN_CHUNKS; i++) {
         if (!write_all(STDOUT_FILENO, s->to_user.data, s->to_user.used))
             break;
         s->to_user.used = 0;
+        if (s->m->serial_fd < 0 || !receive_from_guest(s))
+            break;
     }
-    write_all(STDOUT_FILENO, s->to_user.data, s->to_user.used);
     for (int i = 0; i < DRAIN_CHUNKS && s->m->error_fd >= 0 && relay_errors(s); i++)
         continue;
     terminal_restore();
@@ -332,7 +334,8 @@ static void serve_once(struct session *s, bool *ready)
         [SIGNALS] = {.fd = m->signal_fd, .events = POLLIN},
         [READY] = {.fd = m->ready_fd, .events = POLLIN},
         [INPUT] = {.fd = take_input ? STDIN_FILENO : -1, .events = POLLIN},
-        [SERIAL] = {.fd = m->serial_fd,
+        /* A line with nothing to be done on it is left out, as poll reports its end whether asked or not. */
+        [SERIAL] = {.fd = room || s->to_guest.used ? m->serial_fd : -1,
                     .events = (short)((room ? POLLIN : 0) | (s->to_guest.used ? POLLOUT : 0))},
         [OUTPUT] = {.fd = s->to_user.used ? STDOUT_FILENO : -1, .events = POLLOUT},
         [ERRORS] = {.fd = m->error_fd, .events = POLLIN},
@@ -348,7 +351,7 @@ static void serve_once(struct session *s, bool *ready)
         read_input(s);
     if (p[SERIAL].revents & POLLOUT)
         send_to_guest(s);
-    if (p[SERIAL].revents & (POLLIN | POLLHUP | POLLERR))
+    if (room && (p[SERIAL].revents & (POLLIN | POLLHUP | POLLERR)))
         receive_from_guest(s);
     if (p[OUTPUT].revents)
         show_output(s);

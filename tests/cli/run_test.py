@@ -45,6 +45,22 @@ class Pipes(Case):
         out, _ = self.run_kernel(stdin="flood\n")
         self.assertEqual(out.count("x"), 1000000)
 
+    def test_slow_reader_gets_all(self):
+        """All buffers are full when the machine ends."""
+        with subprocess.Popen([RUCHE, "run", "--kernel", "k"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env=self.env) as p:
+            p.stdin.write(b"flood\n")
+            p.stdin.flush()
+            count = 0
+            while True:
+                time.sleep(0.001 if count % 50 else 0.1)
+                data = p.stdout.read1(10000)
+                count += data.count(b"x")
+                if not data:
+                    break
+            self.assertEqual(count, 1000000)
+            self.assertEqual(p.wait(20), 0)
+
     def test_options_go_on_unchanged(self):
         self.run_kernel("--engine=bt", "--cpus", "2", "--disk", "a,format=raw", "--disk=b", "--device",
                         "virtio-rng,id=r", "--cmdline", "console=ttyS0 x=y", "--no-reboot", "--name", "m",
