@@ -222,6 +222,9 @@ bool oracle_decode(const uint8_t *code, unsigned len, bool kernel, ZydisDecodedI
         listed(excluded, ARRAY_SIZE(excluded), insn->mnemonic) ||
         touches_segment_register(insn, operands, kernel))
         return false;
+    /* AMD's processors take PAUSE with REX.B as XCHG. */
+    if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
+        return false;
     bool special = is_privileged(insn, operands);
     *group = special ? GROUP_PRIVILEGED : group_of(insn);
     return !(special && kernel);

@@ -69,6 +69,9 @@ static int run(struct harness *h, const char *path, unsigned seconds)
     if (!image || !load(h, image, size, &state))
         return 1;
     state.gpr[R_RAX] = 0x2badb002;
+    state.cr0 = CR0_PE | CR0_ET;
+    state.cr4 = 0;
+    state.xcr0 = 1;
     harness_set(h, 0, &state);
     h->echo = true;
     enum harness_result result = harness_run(h, seconds * 1000);
