@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Scope cleanup: `cleanup(fd) int fd = open(...)` closes at the end of the scope. `steal_fd` and `steal_ptr` hand a
- * resource out of the scope. A type NAME takes part by having a function NAME_cleanup(T *).
+ * Scope cleanup: `cleanup(fd) int fd = open(...)` closes at the end of the scope. `steal_fd` and `steal_ptr`
+ * hand a resource out of the scope. A type NAME takes part by having a function NAME_cleanup(T *).
  */
 #ifndef BASE_CLEANUP_H
 #define BASE_CLEANUP_H
@@ -36,11 +36,11 @@ static inline int steal_fd(int *fd)
     return v;
 }
 
-#define steal_ptr(p)                                                                                                   \
-    __extension__({                                                                                                    \
-        __typeof__(*(p)) steal_value = *(p);                                                                           \
-        *(p) = NULL;                                                                                                   \
-        steal_value;                                                                                                   \
+#define steal_ptr(p)                                                                                         \
+    __extension__({                                                                                          \
+        __typeof__(*(p)) steal_value = *(p);                                                                 \
+        *(p) = NULL;                                                                                         \
+        steal_value;                                                                                         \
     })
 
 #endif

@@ -11,14 +11,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ARRAY_SIZE(a)               (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a)                 (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
-#define MIN(a, b)                   ((a) < (b) ? (a) : (b))
-#define MAX(a, b)                   ((a) > (b) ? (a) : (b))
-#define KIB                         ((uint64_t)1 << 10)
-#define MIB                         ((uint64_t)1 << 20)
-#define GIB                         ((uint64_t)1 << 30)
-#define BIT(n)                      ((uint64_t)1 << (n))
+#define MIN(a, b)                     ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                     ((a) > (b) ? (a) : (b))
+#define KIB                           ((uint64_t)1 << 10)
+#define MIB                           ((uint64_t)1 << 20)
+#define GIB                           ((uint64_t)1 << 30)
+#define BIT(n)                        ((uint64_t)1 << (n))
 
 /* Round to a power of two `align`. The caller rules out overflow of round_up. */
 static inline uint64_t round_up(uint64_t v, uint64_t align)

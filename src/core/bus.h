@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The two address spaces that devices answer in: ports (0..0xFFFF) and memory (all guest physical addresses that are not
- * RAM). A window belongs to a device; windows of a space do not overlap unless the later one has a higher `priority`.
- * All calls are made with the machine lock held (machine.h), from vCPU threads or from the main loop.
+ * The two address spaces that devices answer in: ports (0..0xFFFF) and memory (all guest physical addresses
+ * that are not RAM). A window belongs to a device; windows of a space do not overlap unless the later one has
+ * a higher `priority`. All calls are made with the machine lock held (machine.h), from vCPU threads or from
+ * the main loop.
  */
 #ifndef CORE_BUS_H
 #define CORE_BUS_H
@@ -17,8 +18,8 @@ struct io_window {
     uint64_t base;
     uint64_t size;
     /*
-     * `offset` is relative to base, `size` 1, 2, 4 or 8 and never more than max_access. Reads return zero-extended.
-     * Larger accesses are split by the bus, lowest address first.
+     * `offset` is relative to base, `size` 1, 2, 4 or 8 and never more than max_access. Reads return
+     * zero-extended. Larger accesses are split by the bus, lowest address first.
      */
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
     void (*write)(void *opaque, uint64_t offset, unsigned size, uint64_t value);
@@ -38,7 +39,8 @@ struct io_bus {
 
 void bus_init(struct io_bus *bus, uint64_t limit);
 
-/* Adds and removes; `w` is not owned and must stay until removed. False and *err when it overlaps at equal priority. */
+/* Adds and removes; `w` is not owned and must stay until removed. False and *err when it overlaps at equal
+ * priority. */
 bool bus_map(struct io_bus *bus, struct io_window *w, struct error **err);
 void bus_unmap(struct io_bus *bus, struct io_window *w);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The machine's clock: nanoseconds since the machine was made, standing still while the machine is stopped. Timers on
- * it fire on the main loop's thread with the machine lock held.
+ * The machine's clock: nanoseconds since the machine was made, standing still while the machine is stopped.
+ * Timers on it fire on the main loop's thread with the machine lock held.
  */
 #ifndef CORE_CLOCK_H
 #define CORE_CLOCK_H
@@ -15,8 +15,8 @@ struct vm_timer;
 
 struct vm_clock {
     struct loop *loop;
-    uint64_t offset_ns;         /* monotonic_ns() - offset_ns = machine time, while running */
-    uint64_t stopped_at_ns;     /* machine time, while stopped */
+    uint64_t offset_ns;     /* monotonic_ns() - offset_ns = machine time, while running */
+    uint64_t stopped_at_ns; /* machine time, while stopped */
     bool running;
     struct vm_timer *timers;    /* all armed timers, so that stop/start can move them */
     pthread_mutex_t timer_lock; /* guards `timers`; a leaf lock */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A device says everything about itself in its own file, as a struct device_class: properties (command line, JSON,
- * documentation), windows, saved state, life cycle. Adding a device is one file and one line in src/device/meson.build,
- * from which the class table is generated (device_classes[]). Every function runs with the machine lock held.
+ * A device says everything about itself in its own file, as a struct device_class: properties (command line,
+ * JSON, documentation), windows, saved state, life cycle. Adding a device is one file and one line in
+ * src/device/meson.build, from which the class table is generated (device_classes[]). Every function runs
+ * with the machine lock held.
  */
 #ifndef CORE_DEVICE_H
 #define CORE_DEVICE_H
@@ -31,9 +32,9 @@ struct prop {
 };
 
 /*
- * One register of a window, where a table says more than code. A read gives the field (or calls `read`); a write stores
- * the bits of `writable`, clears the written ones of `clear` (write-1-to-clear), then calls `write` with the old value.
- * The field is uint8_t, uint16_t, uint32_t or uint64_t according to `size`.
+ * One register of a window, where a table says more than code. A read gives the field (or calls `read`); a
+ * write stores the bits of `writable`, clears the written ones of `clear` (write-1-to-clear), then calls
+ * `write` with the old value. The field is uint8_t, uint16_t, uint32_t or uint64_t according to `size`.
  */
 struct reg_desc {
     const char *name; /* NULL ends the table */
@@ -47,7 +48,8 @@ struct reg_desc {
 
 enum window_space { WINDOW_END, WINDOW_PORT, WINDOW_MMIO, WINDOW_BAR };
 
-/* One range that a device answers in: by a register table or by functions. For WINDOW_BAR `base` is the BAR's number. */
+/* One range that a device answers in: by a register table or by functions. For WINDOW_BAR `base` is the BAR's
+ * number. */
 struct window_desc {
     enum window_space space; /* WINDOW_END ends the table */
     const char *name;
@@ -77,7 +79,8 @@ struct device_class {
     bool (*realize)(struct device *dev, struct error **err);
     /* Power-on state; also called once after realize. Registers with a reset value are already reset. */
     void (*reset)(struct device *dev);
-    /* Machine stops: finish or cancel work in flight so that the state is complete and guest memory is not touched. */
+    /* Machine stops: finish or cancel work in flight so that the state is complete and guest memory is not
+     * touched. */
     void (*quiesce)(struct device *dev);
     void (*resume)(struct device *dev);
     /* Releases everything; windows are unmapped before. */
@@ -107,17 +110,19 @@ struct device {
 extern const struct device_class *const device_classes[];
 const struct device_class *device_class_find(const char *name);
 
-/* Makes a device with default properties; NULL and *err for an unknown class or a second singleton. `id` may be NULL. */
+/* Makes a device with default properties; NULL and *err for an unknown class or a second singleton. `id` may
+ * be NULL. */
 struct device *device_new(struct machine *m, const char *cls, const char *id, struct error **err);
 /* Sets a property from text. */
 bool device_set(struct device *dev, const char *prop, const char *value, struct error **err);
-/* Maps port and MMIO windows, calls realize and reset, links it into the machine. On failure the device is freed. */
+/* Maps port and MMIO windows, calls realize and reset, links it into the machine. On failure the device is
+ * freed. */
 bool device_realize(struct device *dev, struct error **err);
 void device_free(struct device *dev);
 
 /*
- * For realize: maps a further window, whose place depends on properties. `desc` (not WINDOW_BAR) is copied. Unmapped with
- * the others.
+ * For realize: maps a further window, whose place depends on properties. `desc` (not WINDOW_BAR) is copied.
+ * Unmapped with the others.
  */
 bool device_map_window(struct device *dev, const struct window_desc *desc, struct error **err);
 

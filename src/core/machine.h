@@ -2,10 +2,11 @@
 /*
  * What a device sees of the machine it sits in. Filled by the board (src/vmm), used by devices and loaders.
  *
- * THE MACHINE LOCK: one mutex; it is held whenever device code runs, be it for a vCPU's port or memory access or for a
- * main-loop callback (timers, file descriptors). Devices take no lock of their own for that. Work that must not hold up
- * the guest (disk, packets) is handed to other threads and comes back by loop_post. vCPU threads never hold the lock
- * while they run guest code. The lock order is: machine lock, then engine locks, then leaf locks.
+ * THE MACHINE LOCK: one mutex; it is held whenever device code runs, be it for a vCPU's port or memory access
+ * or for a main-loop callback (timers, file descriptors). Devices take no lock of their own for that. Work
+ * that must not hold up the guest (disk, packets) is handed to other threads and comes back by loop_post.
+ * vCPU threads never hold the lock while they run guest code. The lock order is: machine lock, then engine
+ * locks, then leaf locks.
  */
 #ifndef CORE_MACHINE_H
 #define CORE_MACHINE_H
@@ -43,8 +44,9 @@ struct machine {
     uint8_t uuid[16];
 
     /*
-     * Interrupt lines. gsi 0..15 are the ISA lines (PIC and IOAPIC, with 0 -> IOAPIC pin 2), 16..23 the IOAPIC's PCI pins.
-     * Level semantics: the board keeps no count, each line has one owner or is wired-or by PCI.
+     * Interrupt lines. gsi 0..15 are the ISA lines (PIC and IOAPIC, with 0 -> IOAPIC pin 2), 16..23 the
+     * IOAPIC's PCI pins. Level semantics: the board keeps no count, each line has one owner or is wired-or by
+     * PCI.
      */
     void (*set_gsi)(struct machine *m, unsigned gsi, bool level);
     /* Sends a message-signalled interrupt (SDM vol. 3 section 11.11). Any thread, lock not needed. */

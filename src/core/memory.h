@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Guest physical memory: RAM and ROM regions backed by host memory (one memfd each, so that it can be shared and
- * saved). The map is fixed before the first vCPU runs; look-ups are therefore lock-free from any thread.
+ * Guest physical memory: RAM and ROM regions backed by host memory (one memfd each, so that it can be shared
+ * and saved). The map is fixed before the first vCPU runs; look-ups are therefore lock-free from any thread.
  * RAM lies in [0, low) and, above 4 GiB, in [4 GiB, 4 GiB + rest); see DESIGN.md section 4.
  *
- * Who writes guest RAM outside an engine's own translated code must say so with guest_mark_written (guest_write does):
- * engines keep translations of code pages, and migration a dirty log.
+ * Who writes guest RAM outside an engine's own translated code must say so with guest_mark_written
+ * (guest_write does): engines keep translations of code pages, and migration a dirty log.
  */
 #ifndef CORE_MEMORY_H
 #define CORE_MEMORY_H
@@ -37,7 +37,8 @@ struct guest_memory {
     unsigned region_count;
     uint64_t ram_size; /* bytes of RAM in all */
     uint64_t ram_low;  /* bytes of RAM below 4 GiB */
-    /* Called (any thread) after [gpa, gpa + len) of RAM was written by something other than guest code. May be NULL. */
+    /* Called (any thread) after [gpa, gpa + len) of RAM was written by something other than guest code. May
+     * be NULL. */
     void (*written)(void *opaque, uint64_t gpa, uint64_t len);
     void *written_opaque;
 };
@@ -54,8 +55,8 @@ uint8_t *guest_memory_add(struct guest_memory *mem, const char *name, uint64_t g
 const struct guest_region *guest_region_find(const struct guest_memory *mem, uint64_t gpa);
 
 /*
- * Host address of guest RAM [gpa, gpa + len), or NULL when it is not one run of RAM (ROM counts only when !write).
- * For devices: rings, descriptors, data. The pointer stays valid as long as `mem`.
+ * Host address of guest RAM [gpa, gpa + len), or NULL when it is not one run of RAM (ROM counts only when
+ * !write). For devices: rings, descriptors, data. The pointer stays valid as long as `mem`.
  */
 void *guest_ptr(const struct guest_memory *mem, uint64_t gpa, uint64_t len, bool write);
 

@@ -4,7 +4,7 @@
  * descriptor (the same for a socket, which comes and goes). A descriptor is watched only while there is
  * something to wait for, since a hung-up one would report that for ever.
  *
- * Output is never written in a way that could block:
+ * Output is gathered for a moment, as guests write byte by byte, and never written in a way that could block:
  *   socket          send(MSG_DONTWAIT)
  *   terminal, pipe  through a description of our own, reopened with O_NONBLOCK (setting that flag on what we
  * were handed would change it for everyone who shares it); where that fails, small writes after poll regular
@@ -34,6 +34,8 @@
 #define INPUT_CHUNK   4096
 #define POLLED_WRITE  4096 /* a pipe that polls writable takes this much without blocking */
 #define CLOSE_WAIT_NS 100000000u
+#define GATHER_SIZE   4096    /* so much output is written at once, */
+#define GATHER_NS     500000u /* or what there is so long after its first byte */
 
 enum output_kind { OUTPUT_WRITE, OUTPUT_SEND, OUTPUT_POLLED };
 
@@ -60,6 +62,8 @@ struct chardev {
 
     uint8_t *ring; /* OUTPUT_MAX bytes, made when first needed */
     size_t ring_start, ring_len;
+    bool blocked; /* the peer takes no more for now */
+    struct loop_timer gather;
 };
 
 static void on_fd(void *opaque, int fd, uint32_t events);
@@ -95,7 +99,7 @@ static void update(struct chardev *c)
 {
     bool hungry = c->in.fd >= 0 && room(c) > 0;
     uint32_t in = hungry ? EPOLLIN : 0;
-    uint32_t out = c->ring_len ? EPOLLOUT : 0;
+    uint32_t out = c->blocked ? EPOLLOUT : 0;
     if (c->duplex) {
         watch_end(c, &c->in, in | out);
     } else {
@@ -142,8 +146,10 @@ static void tell_connected(struct chardev *c, bool yes)
 static void drop(struct chardev *c, struct end *e)
 {
     bool duplex = c->duplex;
-    if (duplex || e == &c->out)
+    if (duplex || e == &c->out) {
         c->ring_len = 0;
+        c->blocked = false;
+    }
     if (duplex) {
         c->duplex = false;
         close_end(c, &c->in);
@@ -200,26 +206,43 @@ static ssize_t write_some(struct chardev *c, const uint8_t *data, size_t len)
     } else {
         n = write(c->out.fd, data, len);
     }
-    if (n < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : -1;
-    return n;
+    if (n >= 0)
+        return n;
+    if (errno == EAGAIN || errno == EINTR)
+        return 0;
+    /* A full disk loses the text, it does not pile it up: what epoll does not take never becomes "writable".
+     */
+    return !c->out.pollable && !c->duplex ? (ssize_t)len : -1;
 }
 
 static void flush(struct chardev *c)
 {
+    c->blocked = false;
     while (c->out.fd >= 0 && c->ring_len) {
         size_t run = MIN(c->ring_len, OUTPUT_MAX - c->ring_start);
         ssize_t n = write_some(c, c->ring + c->ring_start, run);
-        if (n < 0)
+        if (n < 0) {
             drop(c, &c->out);
-        if (n <= 0)
             return;
+        }
+        if (n == 0) {
+            c->blocked = true;
+            return;
+        }
         c->ring_start = (c->ring_start + (size_t)n) % OUTPUT_MAX;
         c->ring_len -= (size_t)n;
     }
 }
 
-/* Keeps what was not taken; the oldest goes when the ring is full. */
+static void gathered(void *opaque)
+{
+    struct chardev *c = opaque;
+    if (!c->blocked)
+        flush(c);
+    update(c);
+}
+
+/* Appends to the ring; the oldest goes when it is full. */
 static void keep(struct chardev *c, const uint8_t *data, size_t len)
 {
     if (!c->ring && !(c->ring = malloc(OUTPUT_MAX)))
@@ -242,29 +265,21 @@ static void keep(struct chardev *c, const uint8_t *data, size_t len)
 
 void chardev_write(struct chardev *c, const uint8_t *data, size_t len)
 {
-    while (c->out.fd >= 0 && len && !c->ring_len) {
-        ssize_t n = write_some(c, data, len);
-        if (n < 0)
-            drop(c, &c->out);
-        if (n <= 0)
-            break;
-        data += n;
-        len -= (size_t)n;
-    }
     if (c->out.fd < 0 || !len)
         return;
-    /* What epoll does not take never becomes "writable": a full disk loses the text, it does not pile it up.
-     */
-    if (!c->out.pollable && !c->duplex)
-        return;
     keep(c, data, len);
-    update(c);
+    if (c->blocked)
+        return;
+    if (c->ring_len >= GATHER_SIZE)
+        gathered(c);
+    else if (!c->gather.heap_index)
+        loop_timer_arm(&c->gather, monotonic_ns() + GATHER_NS);
 }
 
 static void on_fd(void *opaque, int fd, uint32_t events)
 {
     struct chardev *c = opaque;
-    if (fd == c->out.fd && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && c->ring_len)
+    if (fd == c->out.fd && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && c->blocked)
         flush(c);
     if (fd == c->in.fd && (events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
         read_input(c);
@@ -445,6 +460,7 @@ struct chardev *chardev_open(const char *spec, struct loop *loop, struct error *
     }
     *c = (struct chardev){.loop = loop, .spec = copy, .listen_fd = -1, .in.fd = -1, .out.fd = -1};
     loop_timer_init(&c->pump, loop, pump, c);
+    loop_timer_init(&c->gather, loop, gathered, c);
     if (!open_spec(c, err)) {
         chardev_close(c);
         return NULL;
@@ -482,6 +498,7 @@ void chardev_close(struct chardev *c)
     c->attached = false;
     flush_within(c, CLOSE_WAIT_NS);
     loop_timer_cancel(&c->pump);
+    loop_timer_cancel(&c->gather);
     close_end(c, &c->in);
     close_end(c, &c->out);
     if (c->listen_fd >= 0) {

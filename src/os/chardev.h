@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Byte-stream back ends for serial ports and consoles: none, a pair of file descriptors (stdio or a socket handed over),
- * a file (output only), a listening Unix socket (one client at a time, others are turned away).
+ * Byte-stream back ends for serial ports and consoles: none, a pair of file descriptors (stdio or a socket
+ * handed over), a file (output only), a listening Unix socket (one client at a time, others are turned away).
  */
 #ifndef OS_CHARDEV_H
 #define OS_CHARDEV_H
@@ -24,13 +24,14 @@ struct chardev_client {
     void (*connected)(void *opaque, bool yes);
 };
 
-/* spec: "none", "stdio", "fd:N", "file:PATH", "unix:PATH". An existing stale socket is replaced, a live one is an error. */
+/* spec: "none", "stdio", "fd:N", "file:PATH", "unix:PATH". An existing stale socket is replaced, a live one
+ * is an error. */
 struct chardev *chardev_open(const char *spec, struct loop *loop, struct error **err);
 void chardev_attach(struct chardev *c, const struct chardev_client *client);
 void chardev_accept_input(struct chardev *c);
 /*
- * Output never blocks the guest: what the peer does not take is kept up to 1 MiB, then the oldest is dropped; with no
- * peer it vanishes.
+ * Output never blocks the guest. It is gathered for up to half a millisecond; what the peer does not take is
+ * kept up to 1 MiB, then the oldest is dropped; with no peer it vanishes.
  */
 void chardev_write(struct chardev *c, const uint8_t *data, size_t len);
 /* Writes out what can be written within 100 ms, closes, removes a socket it made. */

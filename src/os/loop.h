@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * An event loop over epoll: file descriptors, timers, and functions posted from other threads. One thread runs a loop;
- * loop_post, loop_stop and loop_timer_arm/cancel may be called from any thread; loop_fd_* from the loop's thread, from a
- * thread that holds the loop's lock, or before it runs. Callbacks run with the loop's lock held when it has one, never
- * while waiting. What was cancelled or removed under the lock is not called any more.
+ * An event loop over epoll: file descriptors, timers, and functions posted from other threads. One thread
+ * runs a loop; loop_post, loop_stop and loop_timer_arm/cancel may be called from any thread; loop_fd_* from
+ * the loop's thread, from a thread that holds the loop's lock, or before it runs. Callbacks run with the
+ * loop's lock held when it has one, never while waiting. What was cancelled or removed under the lock is not
+ * called any more.
  */
 #ifndef OS_LOOP_H
 #define OS_LOOP_H
@@ -23,9 +24,11 @@ void loop_free(struct loop *loop);
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 
-/* File descriptors. `events` is a mask of EPOLLIN, EPOLLOUT, EPOLLRDHUP (level-triggered). The fd is not owned. */
+/* File descriptors. `events` is a mask of EPOLLIN, EPOLLOUT, EPOLLRDHUP (level-triggered). The fd is not
+ * owned. */
 typedef void loop_fd_fn(void *opaque, int fd, uint32_t events);
-bool loop_fd_add(struct loop *loop, int fd, uint32_t events, loop_fd_fn *fn, void *opaque, struct error **err);
+bool loop_fd_add(struct loop *loop, int fd, uint32_t events, loop_fd_fn *fn, void *opaque,
+                 struct error **err);
 void loop_fd_change(struct loop *loop, int fd, uint32_t events);
 /* After it returns the callback is not called again, even for events already fetched. */
 void loop_fd_remove(struct loop *loop, int fd);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Replaceable system calls. Code that must survive a failing call goes through `sys`, so that tests can put in a
- * function that fails at a chosen moment. Each entry has the C library's contract (-1 and errno). The table is changed
- * only by tests, before other threads run.
+ * Replaceable system calls. Code that must survive a failing call goes through `sys`, so that tests can put
+ * in a function that fails at a chosen moment. Each entry has the C library's contract (-1 and errno). The
+ * table is changed only by tests, before other threads run.
  */
 #ifndef OS_SYS_H
 #define OS_SYS_H

@@ -53,6 +53,7 @@ static void test_output(void **state)
     test_out(t, DATA, 1, 'o');
     test_out(t, DATA, 1, 'k');
     assert_int_equal(test_in(t, LSR, 1), 0x60);
+    test_machine_run(t, 3);
     assert_int_equal(recv(peer, buf, sizeof(buf), MSG_DONTWAIT), 2);
     assert_string_equal(buf, "ok");
 }

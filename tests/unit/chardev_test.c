@@ -120,6 +120,7 @@ static int dial(void)
 static void expect_read(int fd, const char *text)
 {
     char buf[64] = "";
+    run_for(3);
     assert_int_equal(recv(fd, buf, sizeof(buf) - 1, MSG_DONTWAIT), strlen(text));
     assert_string_equal(buf, text);
 }
@@ -204,6 +205,28 @@ static void test_socket_both_ways(void **state)
     chardev_close(c);
     assert_int_equal(access(path, F_OK), -1);
     close(peer);
+}
+
+/* A few bytes wait for more for a moment; a lot goes out at once. */
+static void test_gathers_output(void **state)
+{
+    static uint8_t block[5000];
+    int fd[2];
+    char byte;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    snprintf(spec, sizeof(spec), "fd:%d", fd[0]);
+    struct chardev *c = open_ok(spec);
+    write_text(c, "ab");
+    assert_int_equal(recv(fd[1], &byte, 1, MSG_DONTWAIT), -1);
+    expect_read(fd[1], "ab");
+    chardev_write(c, block, sizeof(block));
+    assert_int_equal(recv(fd[1], block, sizeof(block), MSG_DONTWAIT), sizeof(block));
+    write_text(c, "last words");
+    chardev_close(c);
+    char buf[16] = "";
+    assert_int_equal(recv(fd[1], buf, sizeof(buf) - 1, MSG_DONTWAIT), 10);
+    assert_string_equal(buf, "last words");
+    close(fd[1]);
 }
 
 /* A front end without room is not given anything, and gets everything later. */
@@ -368,6 +391,7 @@ int main(void)
         CHARDEV_TEST(test_bad_specs),
         CHARDEV_TEST(test_file),
         CHARDEV_TEST(test_socket_both_ways),
+        CHARDEV_TEST(test_gathers_output),
         CHARDEV_TEST(test_input_waits_for_room),
         CHARDEV_TEST(test_stale_and_live_sockets),
         CHARDEV_TEST(test_slow_reader_keeps_the_newest),

@@ -10,8 +10,9 @@ struct device;
 #define ICH9_PM_BASE    0x600
 #define ICH9_PM_EVENT   (ICH9_PM_BASE + 0x00) /* 4 bytes */
 #define ICH9_PM_CONTROL (ICH9_PM_BASE + 0x04) /* 2 bytes */
-#define ICH9_PM_TIMER   (ICH9_PM_BASE + 0x08) /* 4 bytes, counts 24 bits: FADT flag TMR_VAL_EXT must be clear \
-                                               */
+#define ICH9_PM_TIMER                                                                                        \
+    (ICH9_PM_BASE + 0x08) /* 4 bytes, counts 24 bits: FADT flag TMR_VAL_EXT must be clear                    \
+                           */
 #define ICH9_PM_GPE0       (ICH9_PM_BASE + 0x20) /* 16 bytes: 8 of status, 8 of enable */
 #define ICH9_SMI_COMMAND   0xb2
 #define ICH9_ACPI_ENABLE   0x02
