@@ -25,6 +25,7 @@ struct string_op {
     unsigned addrsize;   /* of RSI, RDI and RCX */
     unsigned source_seg; /* DS or the override */
     uint8_t rep;         /* REP, REPNE or 0 */
+    bool runs;           /* may go by runs: repeats, and no single steps */
     int step;
     uint64_t left;
     unsigned budget; /* of this round, in elements or pages */
@@ -62,6 +63,7 @@ static void string_begin(struct string_op *s, struct bt_cpu *cpu, const struct b
     s->addrsize = op->insn.addrsize;
     s->source_seg = bt_segment_override(&op->insn);
     s->rep = rep_prefix(&op->insn);
+    s->runs = s->rep && !(cpu->sysflags & FLAG_TF);
     s->step = cpu->df ? -(int)s->size : (int)s->size;
     s->left = s->rep ? bt_zext(cpu->gpr[R_RCX], s->addrsize) : 1;
     s->budget = ELEMENTS_PER_ROUND;
@@ -206,8 +208,8 @@ static bool op_movs(struct bt_cpu *cpu, const struct bt_op *op)
     while (more) {
         uint64_t n = 0, m = 0;
         uint8_t *from, *to;
-        if (s.rep && (!find_run(&s, s.source_seg, R_RSI, BT_READ, &n, &from) ||
-                      (n && !find_run(&s, SEG_ES, R_RDI, BT_WRITE, &m, &to))))
+        if (s.runs && (!find_run(&s, s.source_seg, R_RSI, BT_READ, &n, &from) ||
+                       (n && !find_run(&s, SEG_ES, R_RDI, BT_WRITE, &m, &to))))
             return false;
         n = MIN(n, m);
         if (n)
@@ -230,7 +232,7 @@ static bool op_stos(struct bt_cpu *cpu, const struct bt_op *op)
     while (more) {
         uint64_t n = 0;
         uint8_t *to;
-        if (s.rep && !find_run(&s, SEG_ES, R_RDI, BT_WRITE, &n, &to))
+        if (s.runs && !find_run(&s, SEG_ES, R_RDI, BT_WRITE, &n, &to))
             return false;
         if (n)
             host_stos(to, cpu->gpr[R_RAX], n, s.size, s.step < 0);
@@ -311,8 +313,8 @@ static bool compare_run(const struct string_op *s, bool cmps, uint64_t *a, uint6
     uint8_t *left = NULL, *right = NULL;
     *done = 1;
     *a = bt_zext(s->cpu->gpr[R_RAX], 8);
-    if (s->rep && ((cmps && !find_run(s, s->source_seg, R_RSI, BT_READ, &m, &left)) ||
-                   !find_run(s, SEG_ES, R_RDI, BT_READ, &n, &right)))
+    if (s->runs && ((cmps && !find_run(s, s->source_seg, R_RSI, BT_READ, &m, &left)) ||
+                    !find_run(s, SEG_ES, R_RDI, BT_READ, &n, &right)))
         return false;
     n = MIN(n, m);
     if (!n)
