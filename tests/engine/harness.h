@@ -7,6 +7,8 @@
  * Devices: a write to port 0xF4 ends the run with that value; bytes written to port 0xE9 are collected as
  * text; ports 0x300..0x31F and physical addresses from HARNESS_MMIO are scratch registers whose accesses are
  * counted and logged.
+ * The last 16 bytes of the registers tell the guest, unlogged, how many accesses there were (8 bytes) and
+ * what the last one was: size | write << 8 | port << 9 | low half of the address << 16.
  *
  * Threads: everything here is called from the one thread that opened the harness; vCPU 0 runs on it, the
  * others on threads of the harness.
@@ -27,6 +29,8 @@
 #define HARNESS_PORT_COUNT 32
 #define HARNESS_MMIO       UINT64_C(0xd0000000) /* scratch registers: 64 KiB of memory outside RAM */
 #define HARNESS_MMIO_SIZE  0x10000u
+#define HARNESS_MMIO_COUNT 0xfff0u
+#define HARNESS_MMIO_LAST  0xfff8u
 #define HARNESS_ACCESS_MAX 4096u
 #define HARNESS_TEXT_MAX   0x20000u
 

@@ -329,7 +329,8 @@ unsigned this_processor(void)
 {
     uint16_t tr;
     __asm__("str %0" : "=r"(tr));
-    return tr ? (unsigned)(tr - SEL_TSS) / 16 : 0;
+    bool own = tr >= SEL_TSS && tr < SEL_TSS + 16 * MAX_CPUS; /* else a test's */
+    return own ? (unsigned)(tr - SEL_TSS) / 16 : 0;
 }
 
 static struct {
