@@ -236,10 +236,11 @@ static bool put_cmdline(struct linux_image *li, struct boot_params *bp, struct e
 /* Randomness for the guest's generator, so that it need not wait for any. */
 static bool put_seed(struct linux_image *li, struct boot_params *bp, struct error **err)
 {
-    struct {
-        struct setup_data head;
+    struct { /* struct setup_data */
+        uint64_t next;
+        uint32_t type, len;
         uint8_t seed[SEED_LEN];
-    } item = {.head = {.type = SETUP_TYPE_SEED, .len = SEED_LEN}};
+    } item = {.type = SETUP_TYPE_SEED, .len = SEED_LEN};
 
     if (li->hdr.version < VERSION_SETUP_DATA || getrandom(item.seed, SEED_LEN, 0) != SEED_LEN)
         return true;
