@@ -19,7 +19,7 @@
 #include "base/util.h"
 #include "device/pci/pci.h"
 
-#define ROUNDS   6
+#define ROUNDS   3
 #define ACCESSES 400
 #define DAMAGES  60
 
