@@ -138,6 +138,12 @@ void block_complete(struct block_request *req, int result);
 int file_read(int fd, void *buf, uint64_t len, uint64_t offset);
 int file_write(int fd, const void *buf, uint64_t len, uint64_t offset);
 
+/*
+ * A regular file that was deleted while open, such as an overlay that is thrown away: whether it survives a
+ * failing host is nobody's business, so nothing waits for the disk.
+ */
+bool file_is_nameless(int fd);
+
 /* Zeroes to write from: one block of read-only memory, ZERO_BLOCK bytes. */
 #define ZERO_BLOCK 65536u
 extern const uint8_t zero_block[ZERO_BLOCK];

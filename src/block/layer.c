@@ -65,6 +65,12 @@ int file_write(int fd, const void *buf, uint64_t len, uint64_t offset)
     return 0;
 }
 
+bool file_is_nameless(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0;
+}
+
 static int open_checked(const char *path, bool readonly, struct stat *st, struct error **err)
 {
     /* O_NONBLOCK: a FIFO or a device without medium must not hang us; files ignore it. */
@@ -109,10 +115,10 @@ static const struct block_ops *choose_format(struct layer *l, const char *format
         return NULL;
     }
     l->probed = true;
-    size_t i = 0;
-    while (!formats[i]->probe(head, sizeof(head)))
-        i++;
-    return formats[i];
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+        if (formats[i]->probe(head, sizeof(head)))
+            return formats[i];
+    return &raw_ops;
 }
 
 char *layer_backing_path(const char *path, const char *name, struct error **err)

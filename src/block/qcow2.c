@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -172,7 +171,7 @@ int qcow2_begin_change(struct qcow2 *q)
         r = file_write(q->fd, none, sizeof(none), HEADER_AUTOCLEAR);
     if (r == 0)
         r = qcow2_write_features(q, q->incompatible | INCOMPAT_DIRTY);
-    if (r == 0 && q->version >= 3 && sys.fdatasync(q->fd) < 0)
+    if (r == 0 && q->version >= 3 && !file_is_nameless(q->fd) && sys.fdatasync(q->fd) < 0)
         r = -errno;
     q->changed = r == 0;
     return r;
@@ -182,13 +181,10 @@ int qcow2_begin_change(struct qcow2 *q)
  * durable. */
 static void finish(struct qcow2 *q)
 {
-    struct stat st;
     uint64_t end = q->fresh << q->cluster_bits;
     if (end < q->file_end && sys.ftruncate(q->fd, (off_t)end) < 0)
         return;
-    /* A file without a name, an overlay thrown away, is nobody's business when the host fails. */
-    bool nameless = fstat(q->fd, &st) == 0 && st.st_nlink == 0;
-    if (!nameless && sys.fdatasync(q->fd) < 0)
+    if (!file_is_nameless(q->fd) && sys.fdatasync(q->fd) < 0)
         return;
     qcow2_write_features(q, q->incompatible & ~INCOMPAT_DIRTY);
 }

@@ -23,7 +23,7 @@ bool cache_init(struct qcow2 *q)
     q->hash_size = 64;
     while (q->hash_size < q->cached_max)
         q->hash_size *= 2;
-    q->hash = calloc(q->hash_size, sizeof(*q->hash));
+    q->hash = calloc(q->hash_size, sizeof(void *));
     return q->hash != NULL;
 }
 

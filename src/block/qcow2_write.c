@@ -191,11 +191,11 @@ void qcow2_write_start(struct qcow2_write *w)
     w->head = w->tail = NULL;
     w->head_length = w->tail_length = 0;
     int r = plan(w);
-    if (r < 0) {
+    const struct write_run *last = w->runs;
+    if (r < 0 || !last) {
         write_finish(w, r);
         return;
     }
-    const struct write_run *last = w->runs;
     while (last->next)
         last = last->next;
     uint64_t start = round_down(w->offset, q->cluster_size), end = w->offset + w->length;

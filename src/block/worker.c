@@ -91,7 +91,7 @@ static void start_simple(struct block *b, struct block_request *req)
     if (req->op == BLOCK_READ)
         io_read_layer(&s->group, b->top, req->offset,
                       (struct io_slice){.iov = req->iov, .iov_count = req->iov_count, .length = req->length});
-    else if (!b->top->readonly)
+    else if (!b->top->readonly && !file_is_nameless(b->top->fd))
         io_command(&s->group, AIO_DATASYNC, b->top->fd, 0, 0, 0);
     io_group_end(&s->group);
 }

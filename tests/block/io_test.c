@@ -479,6 +479,39 @@ static void bad_compressed(void **state)
     }
 }
 
+static unsigned syncs;
+
+static int counting_fdatasync(int fd)
+{
+    syncs++;
+    return real_sys.fdatasync(fd);
+}
+
+/* An overlay that nobody can open again is not worth waiting for the disk; any other is. */
+static void thrown_away(void **state)
+{
+    (void)state;
+    aio_select(AIO_BACKEND_THREADS);
+    for (int deleted = 0; deleted <= 1; deleted++) {
+        uint8_t buf[4096] = {1};
+        must_run("rm -f overlay && qemu-img create -f qcow2 overlay 8M");
+        struct block *b = must_open("overlay", NULL, 0);
+        if (deleted)
+            must_run("rm overlay");
+        real_sys = sys;
+        sys.fdatasync = counting_fdatasync;
+        syncs = 0;
+        assert_int_equal(do_io(b, BLOCK_WRITE, 0, buf, sizeof(buf), false), 0);
+        assert_int_equal(do_io(b, BLOCK_FLUSH, 0, NULL, 0, false), 0);
+        check_bytes(b, 512, 512, 0);
+        block_close(b);
+        sys = real_sys;
+        /* The dirty bit on, the flush, the dirty bit off. */
+        assert_int_equal(syncs, deleted ? 0 : 3);
+    }
+    aio_select(AIO_BACKEND_AUTO);
+}
+
 /* --- With a running loop. --- */
 
 struct loop_run {
@@ -536,7 +569,7 @@ int main(void)
         cmocka_unit_test(host_fails),       cmocka_unit_test(dirty_image),
         cmocka_unit_test(uncounted_image),  cmocka_unit_test(damage_while_open),
         cmocka_unit_test(autoclear),        cmocka_unit_test(bad_compressed),
-        cmocka_unit_test(on_loop),
+        cmocka_unit_test(thrown_away),      cmocka_unit_test(on_loop),
     };
     return cmocka_run_group_tests(tests, scratch_enter, scratch_leave);
 }
