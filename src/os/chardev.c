@@ -4,11 +4,11 @@
  * descriptor (the same for a socket, which comes and goes). A descriptor is watched only while there is
  * something to wait for, since a hung-up one would report that for ever.
  *
- * Output is gathered for a moment, as guests write byte by byte, and never written in a way that could block:
- *   socket          send(MSG_DONTWAIT)
- *   terminal, pipe  through a description of our own, reopened with O_NONBLOCK (setting that flag on what we
- * were handed would change it for everyone who shares it); where that fails, small writes after poll regular
- * file    plain write; epoll does not take regular files, which never wait for a peer
+ * Single bytes, as a serial port gives them, are gathered for a moment. Output is never written in a way that
+ * could block: socket          send(MSG_DONTWAIT) terminal, pipe  through a description of our own, reopened
+ * with O_NONBLOCK (setting that flag on what we were handed would change it for everyone who shares it);
+ * where that fails, small writes after poll regular file    plain write; epoll does not take regular files,
+ * which never wait for a peer
  */
 #include "os/chardev.h"
 
@@ -34,8 +34,8 @@
 #define INPUT_CHUNK   4096
 #define POLLED_WRITE  4096 /* a pipe that polls writable takes this much without blocking */
 #define CLOSE_WAIT_NS 100000000u
-#define GATHER_SIZE   4096    /* so much output is written at once, */
-#define GATHER_NS     500000u /* or what there is so long after its first byte */
+#define GATHER_SIZE   4096    /* so many single bytes go out together, */
+#define GATHER_NS     500000u /* or as many as came within this time */
 
 enum output_kind { OUTPUT_WRITE, OUTPUT_SEND, OUTPUT_POLLED };
 
@@ -270,7 +270,7 @@ void chardev_write(struct chardev *c, const uint8_t *data, size_t len)
     keep(c, data, len);
     if (c->blocked)
         return;
-    if (c->ring_len >= GATHER_SIZE)
+    if (len > 1 || c->ring_len >= GATHER_SIZE)
         gathered(c);
     else if (!c->gather.heap_index)
         loop_timer_arm(&c->gather, monotonic_ns() + GATHER_NS);
