@@ -5,10 +5,13 @@
  * something to wait for, since a hung-up one would report that for ever.
  *
  * Single bytes, as a serial port gives them, are gathered for a moment. Output is never written in a way that
- * could block: socket          send(MSG_DONTWAIT) terminal, pipe  through a description of our own, reopened
- * with O_NONBLOCK (setting that flag on what we were handed would change it for everyone who shares it);
- * where that fails, small writes after poll regular file    plain write; epoll does not take regular files,
- * which never wait for a peer
+ * could block:
+ *
+ * - to a socket, by send(MSG_DONTWAIT);
+ * - to a terminal or pipe, through a description of our own, reopened with O_NONBLOCK (setting that flag on
+ * what we were handed would change it for everyone who shares it); where that fails, by small writes after
+ * poll;
+ * - to a regular file, by plain writes: it never waits for a peer, and epoll does not take it.
  */
 #include "os/chardev.h"
 
