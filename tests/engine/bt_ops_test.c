@@ -415,6 +415,14 @@ static void test_ports(void **state)
     assert_int_equal(cpu->gpr[R_RAX], 0x11223345);
     ASSERT_OK("\xe6\x80");
     assert_int_equal(port_writes, 1);
+    cpu->cr4 |= CR4_DE;
+    cpu->dr[2] = 0x80;
+    cpu->dr[7] = 0x400 | BIT(4) | BIT(25); /* DR2 on the port */
+    ASSERT_OK("\xe6\x82");
+    assert_int_equal(cpu->pending_db, 0);
+    ASSERT_OK("\xe7\x7e"); /* up to port 0x81 */
+    assert_int_equal(cpu->pending_db, BIT(2));
+    cpu->pending_db = cpu->dr[7] = 0;
     /* INS to a page that is not there does not read the port. */
     port_reads = 0;
     cpu->gpr[R_RDI] = WINDOW + WINDOW_SIZE - 4;

@@ -34,14 +34,32 @@ bool bt_io_allowed(struct bt_cpu *cpu, uint16_t port, unsigned size)
     return true;
 }
 
+/* Breakpoints on ports (SDM vol. 3 section 18.2.5): a trap after the access. */
+static void check_breakpoints(struct bt_cpu *cpu, uint16_t port, unsigned size)
+{
+    enum { ON_PORT = 2 };
+    uint64_t dr7 = cpu->dr[7];
+    if (!(dr7 & 0xff) || !(cpu->cr4 & CR4_DE))
+        return;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned kind = dr7 >> (16 + 4 * i) & 3, len = (dr7 >> (18 + 4 * i) & 3) + 1;
+        uint64_t first = cpu->dr[i] & ~(uint64_t)(len - 1);
+        bool on = dr7 >> (2 * i) & 3;
+        if (on && kind == ON_PORT && port < first + len && first < port + (uint64_t)size)
+            cpu->pending_db |= BIT(i);
+    }
+}
+
 uint32_t bt_io_read(struct bt_cpu *cpu, uint16_t port, unsigned size)
 {
+    check_breakpoints(cpu, port, size);
     const struct engine_host *host = cpu->engine->config.host;
     return host->port_read(host->opaque, port, size);
 }
 
 void bt_io_write(struct bt_cpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
+    check_breakpoints(cpu, port, size);
     const struct engine_host *host = cpu->engine->config.host;
     host->port_write(host->opaque, port, size, value);
 }

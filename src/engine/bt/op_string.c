@@ -86,8 +86,8 @@ static bool count_off(struct string_op *s, uint64_t elements)
     if (!s->rep)
         return false;
     bt_gpr_write(s->cpu, R_RCX, s->addrsize, s->left);
-    bool interrupted =
-        atomic_load_explicit(&s->cpu->kick, memory_order_relaxed) || (s->cpu->sysflags & FLAG_TF);
+    bool interrupted = atomic_load_explicit(&s->cpu->kick, memory_order_relaxed) || s->cpu->pending_db ||
+                       (s->cpu->sysflags & FLAG_TF);
     return s->left && --s->budget && !interrupted;
 }
 
