@@ -307,8 +307,8 @@ static void add_amd(struct cpuid_model *m)
     or_leaf(m, 0x80000001, EDX, (one ? one->edx & copied : 0) | (uint32_t)BIT(22)); /* MMXEXT: part of SSE */
     or_leaf(m, 0x80000001, ECX, (uint32_t)BIT(22));                                 /* TOPOEXT */
     or_leaf(m, 0x80000001, EAX, SIGNATURE_AMD);
-    /* x87 error pointers do not leak (they are never kept), IBPB, SSB_NO, BTC_NO */
-    or_leaf(m, 0x80000008, EBX, (uint32_t)(BIT(2) | BIT(12) | BIT(26) | BIT(29)));
+    /* x87 error pointers do not leak (they are never kept), IBPB (of returns, too), SSB_NO, BTC_NO */
+    or_leaf(m, 0x80000008, EBX, (uint32_t)(BIT(2) | BIT(12) | BIT(26) | BIT(29) | BIT(30)));
     or_leaf(m, 0x80000008, ECX, (m->cpu_count - 1) | id_bits(m->cpu_count) << 12);
     leaf_set(m, 0x8000001e, 0, 0, 0, 0);
     /*
