@@ -71,8 +71,9 @@ enum bt_mode {
     MODE_AVX = 1 << 8,    /* CR4.OSXSAVE and XCR0.AVX */
     MODE_SLOW = 1 << 9,   /* one instruction with checked, bounced memory accesses: MMIO, page crossings, code
                              pages, debugging */
+    MODE_ALIGN = 1 << 10, /* CPL 3 with CR0.AM and EFLAGS.AC: every access is checked for alignment, in C */
 };
-#define BT_MODE_BITS 10
+#define BT_MODE_BITS 11
 
 /* Why translated code returned to run.c. */
 enum bt_exit {

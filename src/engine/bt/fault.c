@@ -31,6 +31,8 @@ static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG
 
 static void raise_guest(struct bt_cpu *cpu, long long trap)
 {
+    if (trap == VEC_XM && !(cpu->cr4 & CR4_OSXMMEXCPT))
+        trap = VEC_UD;
     switch (trap) {
     case VEC_DE:
     case VEC_MF:

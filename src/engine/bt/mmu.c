@@ -376,6 +376,11 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
     bool write = DESC_WRITE(desc);
     uint64_t gpa, flags;
     cpu->stat_tlb_miss++;
+    if ((desc & DESC_ALIGNED) && (lin & (DESC_SIZE(desc) - 1))) {
+        bt_raise_error(cpu, VEC_GP, 0);
+        fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
+        return 0;
+    }
     /* Not canonical: a fault, or a tag that was taken away while it was looked at. The slow way finds out. */
     if ((lin & 0xfff) + DESC_SIZE(desc) > GUEST_PAGE_SIZE || !canonical(cpu, lin) || page_watched(cpu, lin)) {
         fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_SLOW);
@@ -459,6 +464,12 @@ static void device_write(struct bt_cpu *cpu, uint64_t gpa, const uint8_t *buf, u
 }
 
 /* ---- linear memory for C code ---- */
+
+/* #AC: checked for accesses of user code only, when it wants that. */
+static bool misaligned(const struct bt_cpu *cpu, uint64_t lin, unsigned len)
+{
+    return (cpu->mode & MODE_ALIGN) && is_pow2(len) && len <= 16 && (lin & (len - 1));
+}
 
 /* Fast way through the TLB of the current mode; NULL: miss. */
 static uint8_t *tlb_hit(const struct bt_cpu *cpu, uint64_t lin, unsigned len, unsigned access)
@@ -595,6 +606,11 @@ static uint8_t *direct(struct bt_cpu *cpu, uint64_t lin, unsigned len, unsigned 
     return host;
 }
 
+static uint64_t segment_base(const struct bt_cpu *cpu, unsigned seg)
+{
+    return bt_code64(cpu) && seg != SEG_FS && seg != SEG_GS ? 0 : cpu->seg[seg].base;
+}
+
 static uint64_t pre_fault(struct bt_cpu *cpu, uint64_t desc)
 {
     fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
@@ -607,6 +623,10 @@ uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc)
     uint64_t lin;
     bool fault;
     struct span s;
+    if ((desc & DESC_ALIGNED) && ((ea + segment_base(cpu, DESC_SEG(desc))) & (len - 1))) {
+        bt_raise_error(cpu, VEC_GP, 0);
+        return pre_fault(cpu, desc);
+    }
     if (!bt_seg_linear(cpu, DESC_SEG(desc), ea, len, access, &lin))
         return pre_fault(cpu, desc);
     cpu->slow_lin = lin;
@@ -614,11 +634,16 @@ uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc)
     uint8_t *host = direct(cpu, lin, len, access, &fault);
     if (fault)
         return pre_fault(cpu, desc);
+    if (misaligned(cpu, lin, len)) {
+        bt_raise_error(cpu, VEC_AC, 0);
+        return pre_fault(cpu, desc);
+    }
     cpu->slow_direct = host != NULL;
     if (!host) {
         host = cpu->bounce + (lin & 63);
-        bool ok = desc & DESC_READ ? bt_read_lin(cpu, lin, host, len, BT_READ) : true;
-        if (!ok || (access == BT_WRITE && !span_translate(cpu, lin, len, BT_WRITE, &s)))
+        if (access == BT_WRITE && !span_translate(cpu, lin, len, BT_WRITE, &s))
+            return pre_fault(cpu, desc);
+        if ((desc & DESC_READ) && !bt_read_lin(cpu, lin, host, len, BT_READ))
             return pre_fault(cpu, desc);
     }
     if (cpu->dr[7] & 0xff)
@@ -693,13 +718,21 @@ bool bt_seg_linear(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, 
 bool bt_read_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, void *buf, unsigned len)
 {
     uint64_t lin;
-    return bt_seg_linear(cpu, seg, ea, len, BT_READ, &lin) && bt_read_lin(cpu, lin, buf, len, BT_READ);
+    if (!bt_seg_linear(cpu, seg, ea, len, BT_READ, &lin) || !bt_read_lin(cpu, lin, buf, len, BT_READ))
+        return false;
+    return !misaligned(cpu, lin, len) || bt_raise_error(cpu, VEC_AC, 0);
 }
 
 bool bt_write_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, const void *buf, unsigned len)
 {
     uint64_t lin;
-    return bt_seg_linear(cpu, seg, ea, len, BT_WRITE, &lin) && bt_write_lin(cpu, lin, buf, len, BT_WRITE);
+    if (!bt_seg_linear(cpu, seg, ea, len, BT_WRITE, &lin))
+        return false;
+    if (misaligned(cpu, lin, len)) {
+        struct span s;
+        return span_translate(cpu, lin, len, BT_WRITE, &s) && bt_raise_error(cpu, VEC_AC, 0);
+    }
+    return bt_write_lin(cpu, lin, buf, len, BT_WRITE);
 }
 
 uint64_t bt_effective_address(const struct bt_cpu *cpu, const struct x86_insn *insn)

@@ -55,7 +55,7 @@ static bool op_enter(struct bt_cpu *cpu, const struct bt_op *op)
         !bt_translate(cpu, lin, BT_WRITE, &gpa, NULL) || !bt_stack_commit(cpu, &s, 0))
         return false;
     bt_set_sp(cpu, top, mask);
-    bt_gpr_write(cpu, R_RBP, mask == UINT16_MAX ? 2 : mask == UINT32_MAX ? 4 : 8, frame);
+    bt_gpr_write(cpu, R_RBP, size, frame);
     return bt_op_next(cpu, op);
 }
 

@@ -27,7 +27,7 @@ void bt_request(struct bt_cpu *cpu, uint32_t request)
 
 void bt_jc_flush(struct bt_cpu *cpu)
 {
-    cpu->jc_generation = (cpu->jc_generation + 1) & 31;
+    cpu->jc_generation = (cpu->jc_generation + 1) & 15;
     if (cpu->jc_generation == 0)
         for (unsigned i = 0; i < BT_JC_SIZE; i++)
             cpu->jc[i].tag = BT_JC_NONE;
@@ -59,6 +59,7 @@ void bt_mode_update(struct bt_cpu *cpu)
     enum bt_tlb_mode tlb = BT_TLB_KERNEL;
     if (cpu->cpl == 3) {
         mode |= MODE_USER;
+        mode |= (cpu->cr0 & CR0_AM) && (cpu->sysflags & FLAG_AC) ? MODE_ALIGN : 0;
         tlb = BT_TLB_USER;
     } else if ((cpu->cr4 & CR4_SMAP) && !(cpu->sysflags & FLAG_AC)) {
         mode |= MODE_SMAP;
@@ -205,7 +206,7 @@ static void enter(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0)
 static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
 {
     bool linking = cpu->exit_reason == BT_EXIT_LINK;
-    bool cacheable = (cpu->mode & MODE_FLAT) && !extra;
+    bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
     if (cacheable && !linking && slot->tag == (cpu->rip ^ cpu->jc_key)) {
         enter(cpu, (const uint8_t *)(uintptr_t)slot->host, cpu->rip);

@@ -57,7 +57,13 @@ _Static_assert(sizeof(struct bt_tlb_entry) == 32, "the look-up scales by 32");
 
 void tr_check(struct tr *t, unsigned size, bool write, unsigned seg)
 {
+    tr_check_desc(t, DESC(tr_this_off(t), size, write, seg));
+}
+
+void tr_check_desc(struct tr *t, uint32_t desc)
+{
     struct emitter *e = &t->e;
+    bool write = DESC_WRITE(desc);
     int32_t tag =
         (int32_t)(write ? offsetof(struct bt_tlb_entry, write_tag) : offsetof(struct bt_tlb_entry, read_tag));
     emit_mov(e, 8, T1, T0);
@@ -65,12 +71,12 @@ void tr_check(struct tr *t, unsigned size, bool write, unsigned seg)
     emit_alu_imm(e, ALU_AND, 4, T1, (int32_t)((BT_TLB_SIZE - 1) << 5));
     emit_alu_mem(e, ALU_ADD, 8, T1, CPU(tlb));
     emit_alu_mem(e, ALU_SUB, 8, T0, MEM_DISP(T1, tag));
-    emit_alu_imm(e, ALU_CMP, 8, T0, (int32_t)(GUEST_PAGE_SIZE - size));
+    emit_alu_imm(e, ALU_CMP, 8, T0, (int32_t)(GUEST_PAGE_SIZE - DESC_SIZE(desc)));
     struct stub *s = tr_stub(t, STUB_ACCESS, emit_jcc(e, CC_A));
     emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_tlb_entry, host)));
     if (!s)
         return;
-    s->desc = DESC(tr_this_off(t), size, write, seg);
+    s->desc = desc;
     s->resume = e->p;
     s->target = tag;
 }

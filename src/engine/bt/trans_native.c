@@ -411,6 +411,29 @@ void tr_emit_native(struct tr *t, const struct x86_insn *insn, uint8_t mem)
     write_back(t, &r, insn);
 }
 
+/* Legacy SSE operands of 16 bytes and the aligned VEX moves: SDM vol. 2 tables 2-21 and 2-22. */
+static bool wants_alignment(const struct x86_insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_VMOVAPS: case ZYDIS_MNEMONIC_VMOVAPD: case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTDQ: case ZYDIS_MNEMONIC_VMOVNTDQA: case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD: case ZYDIS_MNEMONIC_CMPXCHG16B:
+        return true;
+    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+        return false;
+    default:
+        return insn->encoding == ENC_LEGACY && insn->mem.size == 16 && tr_is_sse(insn);
+    }
+}
+
+static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
+{
+    return DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) | (insn->mem.read ? DESC_READ : 0) |
+           (wants_alignment(insn) ? DESC_ALIGNED : 0);
+}
+
 /* Status flags that the instruction leaves as they were and that matter afterwards, or that it reads. */
 static bool needs_flags(const struct tr *t, const struct x86_insn *insn)
 {
@@ -460,7 +483,7 @@ void tr_native(struct tr *t, const struct x86_insn *insn)
     if (insn->mem.present && insn->mem.accessed) {
         tr_clobber_flags(t);
         tr_address(t, insn);
-        tr_check(t, insn->mem.size, insn->mem.written, insn->mem.seg);
+        tr_check_desc(t, describe(t, insn));
         mem = T0;
     }
     if (needs_flags(t, insn))
@@ -497,8 +520,11 @@ void tr_bit_string(struct tr *t, const struct x86_insn *insn)
 {
     struct emitter *e = &t->e;
     unsigned size = insn->opsize, bits = size * 8;
+    struct x86_insn plain = *insn;
+    plain.mem.seg = SEG_DS; /* the segment's base comes last, after the offset has wrapped */
+    bool direct = tr_direct_mem(t, insn), based = direct && (insn->mem.seg == SEG_FS || insn->mem.seg == SEG_GS);
     tr_clobber_flags(t);
-    tr_address(t, insn);
+    tr_address(t, &plain);
     uint8_t number_reg = tr_gpr(t, insn->reg.reg, T1);
     if (size == 2) { /* movsx */
         emit_bytes(e,
@@ -515,7 +541,10 @@ void tr_bit_string(struct tr *t, const struct x86_insn *insn)
     if (insn->addrsize == 2)
         emit_bytes(e, (const uint8_t[]){0x45, 0x0f, 0xb7, 0xd2}, 4); /* movzx t0d, t0w */
     bool written = insn->mem.written;
-    bool direct = tr_direct_mem(t, insn);
+    if (based) {
+        emit_load(e, 8, T1, CPU_AT(offsetof(struct bt_cpu, seg_base) + 8u * insn->mem.seg));
+        emit_lea(e, 8, T0, (struct host_mem){T0, T1, 1, 0});
+    }
     if (direct) {
         tr_check(t, size, written, insn->mem.seg);
     } else {

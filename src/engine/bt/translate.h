@@ -89,7 +89,7 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
 
 static inline bool tr_flat(const struct tr *t)
 {
-    return (t->mode & MODE_FLAT) && !(t->mode & MODE_SLOW);
+    return (t->mode & (MODE_FLAT | MODE_SLOW | MODE_ALIGN)) == MODE_FLAT;
 }
 
 /* The memory operand is reached through the soft TLB, not by CALLOUT_PRE. */
@@ -122,6 +122,8 @@ void tr_address(struct tr *t, const struct x86_insn *insn);
 /* T0: linear address -> host address of `size` accessible bytes. Clobbers T1; the flags must have been saved
  * (tr_clobber_flags). */
 void tr_check(struct tr *t, unsigned size, bool write, unsigned seg);
+/* The same for an access described as for CALLOUT_ACCESS. */
+void tr_check_desc(struct tr *t, uint32_t desc);
 /* Value of a guest GPR in some host register: its own, or `scratch` after loading it there. */
 uint8_t tr_gpr(struct tr *t, unsigned guest, uint8_t scratch);
 
