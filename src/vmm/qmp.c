@@ -323,7 +323,7 @@ static bool make_socket(struct qmp *qmp, const char *path, struct error **err)
                   sizeof(addr.sun_path) - 1);
         return false;
     }
-    strcpy(addr.sun_path, path);
+    memcpy(addr.sun_path, path, strlen(path) + 1);
     if (!clear_path(&addr, err))
         return false;
     cleanup(fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -2,7 +2,6 @@
 /* The encodings of ACPI machine language and of resource descriptors. */
 #include "vmm/acpi/aml.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -180,10 +179,9 @@ void aml_uuid(struct aml *a, const char *uuid)
     uint8_t bytes[16] = {0};
 
     for (unsigned i = 0; i < 16 && *uuid; i++, uuid += 2) {
-        unsigned value = 0;
         uuid += *uuid == '-';
-        sscanf(uuid, "%2x", &value);
-        bytes[place[i]] = (uint8_t)value;
+        const char digits[3] = {uuid[0], uuid[1], '\0'};
+        bytes[place[i]] = (uint8_t)strtoul(digits, NULL, 16);
     }
     aml_byte(a, OP_BUFFER);
     begin(a);

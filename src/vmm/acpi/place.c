@@ -6,6 +6,7 @@
  * each).
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,11 +120,16 @@ struct loader_entry {
 } __attribute__((packed));
 _Static_assert(sizeof(struct loader_entry) == 128, "loader entries are 128 bytes");
 
+static void set_name(char field[LOADER_NAME_LEN], const char *name)
+{
+    snprintf(field, LOADER_NAME_LEN, "%s", name);
+}
+
 static void allocate(struct aml *out, const char *file, uint32_t align, uint8_t zone)
 {
     struct loader_entry e = {.command = LOADER_ALLOCATE, .allocate = {.align = align, .zone = zone}};
 
-    strcpy(e.allocate.file, file);
+    set_name(e.allocate.file, file);
     aml_bytes(out, &e, sizeof(e));
 }
 
@@ -131,8 +137,8 @@ static void add_pointer(struct aml *out, const char *dest, uint32_t offset, uint
 {
     struct loader_entry e = {.command = LOADER_ADD_POINTER, .pointer = {.offset = offset, .size = size}};
 
-    strcpy(e.pointer.dest, dest);
-    strcpy(e.pointer.source, TABLES_FILE);
+    set_name(e.pointer.dest, dest);
+    set_name(e.pointer.source, TABLES_FILE);
     aml_bytes(out, &e, sizeof(e));
 }
 
@@ -141,7 +147,7 @@ static void add_checksum(struct aml *out, const char *file, uint32_t offset, uin
     struct loader_entry e = {.command = LOADER_ADD_CHECKSUM,
                              .checksum = {.offset = offset, .start = start, .length = length}};
 
-    strcpy(e.checksum.file, file);
+    set_name(e.checksum.file, file);
     aml_bytes(out, &e, sizeof(e));
 }
 

@@ -51,7 +51,7 @@ bool boot_space_claim(struct boot_space *s, uint64_t gpa, uint64_t len, const ch
         error_set(err, ENOMEM,
                   "%s: its %s needs memory from 0x%llx to 0x%llx, but the machine has %llu MiB (0x%llx below "
                   "4 GiB)",
-                  who, what, (unsigned long long)gpa, (unsigned long long)(gpa + len),
+                  who, what, (unsigned long long)gpa, (unsigned long long)gpa + len,
                   (unsigned long long)(s->mem->ram_size / MIB), (unsigned long long)s->mem->ram_low);
         return false;
     }
