@@ -648,8 +648,13 @@ static void test_bad_images(void **state)
     cpu->gpr[R_RBX] = WINDOW + 8;
     ASSERT_GP("\x48\x0f\xae\x03");
     /* Saved machines are made loadable. */
-    memset(cpu->xsave, 0xff, sizeof(cpu->xsave));
-    bt_vec_sanitize(cpu);
+    struct x86_state *saved = calloc(1, sizeof(*saved));
+    struct vcpu *vcpu = (struct vcpu *)(void *)cpu;
+    assert_non_null(saved);
+    ops->get_state(vcpu, saved);
+    memset(saved->xsave, 0xff, sizeof(saved->xsave));
+    assert_true(ops->set_state(vcpu, saved, NULL));
+    free(saved);
     cpu->gpr[R_RBX] = WINDOW;
     ASSERT_OK("\x48\x0f\xae\x03");
 }

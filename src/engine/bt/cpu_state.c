@@ -7,7 +7,9 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "engine/bt/lapic.h"
+#include "engine/bt/pvclock.h"
 #include "engine/bt/run.h"
+#include "engine/bt/vec.h"
 
 /* SDM vol. 3 table 10-1: data segments, LDTR and TR after RESET and INIT. */
 static const struct x86_segment reset_data = {.attr = ATTR_P | ATTR_S | 3, .limit = 0xffff};
@@ -37,7 +39,9 @@ void bt_cpu_reset(struct bt_cpu *cpu, bool init)
 {
     bt_vec_save(cpu);
     memset(cpu->gpr, 0, sizeof(cpu->gpr));
-    cpu->gpr[R_RDX] = cpu->engine->config.cpu->leaf[1].eax; /* family, model, stepping */
+    uint32_t identity[4];
+    cpuid_model_query(cpu->engine->config.cpu, 1, 0, cpu->index, 0, 1, identity);
+    cpu->gpr[R_RDX] = identity[0]; /* family, model, stepping */
     for (unsigned i = 0; i < SEG_COUNT; i++)
         cpu->seg[i] = reset_data;
     cpu->seg[SEG_CS].selector = RESET_CS_SELECTOR;
@@ -200,6 +204,7 @@ bool bt_cpu_set_state(struct bt_cpu *cpu, const struct x86_state *in, struct err
     bt_lapic_set(cpu->lapic, &in->lapic);
     bt_lapic_set_cr8(cpu->lapic, in->cr8);
     memcpy(cpu->xsave, in->xsave, sizeof(cpu->xsave));
+    bt_vec_sanitize(cpu);
     cpu->mp_state = in->mp_state;
     cpu->sipi_vector = in->sipi_vector;
     cpu->nmi_pending = in->nmi_pending;
@@ -215,5 +220,6 @@ bool bt_cpu_set_state(struct bt_cpu *cpu, const struct x86_state *in, struct err
     bt_set_rflags(cpu, in->rflags);
     bt_mode_update(cpu);
     bt_tlb_flush(cpu, true);
+    bt_pvclock_publish(cpu);
     return true;
 }
