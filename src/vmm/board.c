@@ -225,12 +225,17 @@ static bool add_disks(struct board *b, struct error **err)
     return true;
 }
 
-static bool add_nets(struct board *b, struct error **err)
+/* A back end says EINVAL when it does not understand the words. */
+static bool add_nets(struct board *b, int *status, struct error **err)
 {
     for (unsigned i = 0; i < b->config->net_count; i++) {
         const char *props[] = {"net", b->config->net[i], NULL};
-        if (!add_device(b, "virtio-net", props, err))
+        struct error *why = NULL;
+        if (!add_device(b, "virtio-net", props, &why)) {
+            *status = why->code == EINVAL ? BOARD_WRONG_USAGE : BOARD_FAILED;
+            error_prefix(err, why, "--net");
             return false;
+        }
     }
     return true;
 }
@@ -265,7 +270,7 @@ static bool add_devices(struct board *b, int *status, struct error **err)
 {
     bool has_rng = false;
 
-    if (!add_platform(b, err) || !add_disks(b, err) || !add_nets(b, err))
+    if (!add_platform(b, err) || !add_disks(b, err) || !add_nets(b, status, err))
         return false;
     for (unsigned i = 0; i < b->config->device_count; i++)
         has_rng |= !strcmp(b->config->device[i].cls, "virtio-rng");

@@ -15,6 +15,7 @@
 #include "base/util.h"
 
 #define MEMORY_MIN     (1 * MIB)
+#define MEMORY_MAX     (1024 * GIB) /* what guest memory can be */
 #define MEMORY_DEFAULT (512 * MIB)
 #define NAME_MAX_LEN   64
 
@@ -150,6 +151,8 @@ static bool take_memory(struct parser *p, const char *value)
         size *= MIB;
     if (size < MEMORY_MIN)
         return refuse(p, "--memory '%s': at least 1M is needed", value);
+    if (size > MEMORY_MAX)
+        return refuse(p, "--memory '%s': more than 1T", value);
     if (size % (4 * KIB))
         return refuse(p, "--memory '%s': not a multiple of 4K", value);
     p->config->memory = size;

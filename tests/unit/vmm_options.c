@@ -137,6 +137,7 @@ static void refused(void **state)
         {"--kernel k --cpus 33", "from 1 to 32"},
         {"--kernel k --cpus two", "--cpus 'two'"},
         {"--kernel k --memory 0", "at least 1M"},
+        {"--kernel k --memory 1025G", "more than 1T"},
         {"--kernel k --memory 1X", "--memory '1X'"},
         {"--kernel k --memory -1", "--memory '-1'"},
         {"--kernel k --memory 1000001K", "not a multiple of 4K"},
