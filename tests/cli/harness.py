@@ -13,8 +13,8 @@ import termios
 import time
 import unittest
 
-RUCHE = os.environ["RUCHE"]
 HERE = os.path.dirname(os.path.abspath(__file__))
+RUCHE = os.environ.get("RUCHE", os.path.join(HERE, "../../build/src/cli/ruche"))
 
 
 class Case(unittest.TestCase):

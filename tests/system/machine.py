@@ -16,7 +16,8 @@ import tempfile
 import time
 import unittest
 
-RUCHE = os.environ.get("RUCHE", "ruche")
+HERE = os.path.dirname(os.path.abspath(__file__))
+RUCHE = os.environ.get("RUCHE", os.path.join(HERE, "../../build/src/cli/ruche"))
 VMM = os.environ.get("VMM", "ruche")
 VERBOSE = os.environ.get("VERBOSE")
 # The sanitizer build and loaded machines are slower, and nothing here is a measurement.

@@ -88,7 +88,6 @@ enum bt_exit {
 
 struct bt_exception {
     bool pending;
-    bool fault; /* #DB: an instruction breakpoint, which is a fault */
     uint8_t vector;
     bool has_error;
     bool soft;     /* INT n, INT3, INTO: RIP to push is after the instruction, DPL is checked */
@@ -191,6 +190,7 @@ struct bt_cpu {
     uint32_t jc_generation; /* part of jc_key: a new one forgets all entries */
     uint32_t mode;          /* MODE_* bits now (bt_mode_update) */
     bool shadow;            /* interrupts are held off for one instruction */
+    bool trap_shadow;       /* after MOV SS and POP SS: debug traps are held off too */
     bool nmi_blocked, nmi_pending;
     bool vec_live; /* guest vectors are in host registers */
     /* The GiB-sized regions of linear memory that have pages larger than 4 KiB in the TLB; count beyond the

@@ -52,7 +52,7 @@ static bool is_fault(const struct bt_exception *e)
         return false;
     switch (e->vector) {
     case VEC_DB:
-        return e->fault || (e->dr6 & DR6_BD);
+        return e->dr6 & DR6_BD;
     case VEC_NMI:
     case VEC_BP:
     case VEC_OF:

@@ -39,8 +39,8 @@ int bt_lapic_acknowledge(struct bt_lapic *l);
 /* An MSI or IPI for this engine's processors. Any thread. */
 void bt_lapic_deliver_msi(struct bt_engine *e, uint64_t addr, uint32_t data);
 /*
- * KVM's send-IPI hypercall: `icr` (vector and delivery mode) to the processors whose bits are set, bit 0 of mask[0]
- * being the one with APIC id `first`. Returns how many there were. vCPU thread, vectors saved.
+ * KVM's send-IPI hypercall: `icr` (vector and delivery mode) to the processors whose bits are set, bit 0 of
+ * mask[0] being the one with APIC id `first`. Returns how many there were. vCPU thread, vectors saved.
  */
 unsigned bt_lapic_send_mask(struct bt_engine *e, const uint64_t mask[2], uint64_t first, uint32_t icr);
 /* The PIC's INTR changed. Any thread. */

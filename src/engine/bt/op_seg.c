@@ -36,7 +36,7 @@ static bool op_mov_to_seg(struct bt_cpu *cpu, const struct bt_op *op)
     if (!bt_rm_read(cpu, op, 2, &sel) || !bt_seg_load(cpu, seg, (uint16_t)sel))
         return false;
     if (seg == SEG_SS)
-        cpu->shadow = true;
+        cpu->shadow = cpu->trap_shadow = true;
     return bt_op_next(cpu, op);
 }
 
@@ -60,7 +60,7 @@ static bool op_pop_seg(struct bt_cpu *cpu, const struct bt_op *op)
     /* The stack pointer moves in the old stack's width even when SS itself was popped. */
     bt_set_sp(cpu, cpu->gpr[R_RSP] + op->insn.opsize, mask);
     if (seg == SEG_SS)
-        cpu->shadow = true;
+        cpu->shadow = cpu->trap_shadow = true;
     return bt_op_next(cpu, op);
 }
 

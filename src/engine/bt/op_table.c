@@ -4,9 +4,8 @@
 #include "engine/bt/seg.h"
 
 static const struct bt_op_entry *const tables[] = {
-    bt_ops_seg,    bt_ops_far, bt_ops_return, bt_ops_syscall, bt_ops_flags,  bt_ops_near,
-    bt_ops_legacy, bt_ops_msr, bt_ops_cr,     bt_ops_fpu,     bt_ops_string, bt_ops_io,
-    bt_ops_misc,
+    bt_ops_seg, bt_ops_far, bt_ops_return, bt_ops_syscall, bt_ops_flags, bt_ops_near, bt_ops_legacy,
+    bt_ops_msr, bt_ops_cr,  bt_ops_fpu,    bt_ops_string,  bt_ops_io,    bt_ops_misc,
 };
 
 static bool entry_matches(const struct bt_op_entry *e, const struct x86_insn *insn)

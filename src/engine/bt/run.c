@@ -296,10 +296,8 @@ static void deliver_events(struct bt_cpu *cpu)
     }
     if (!cpu->event_check || cpu->mp_state == MP_WAIT_SIPI)
         return;
-    if (cpu->shadow) {
-        atomic_store(&cpu->kick, 1); /* come back after the next instruction */
-        return;
-    }
+    if (cpu->shadow)
+        return; /* step() comes back here after one instruction */
     if (cpu->nmi_pending && !cpu->nmi_blocked) {
         deliver_nmi(cpu);
         return;
@@ -362,7 +360,7 @@ static bool hits_breakpoint(struct bt_cpu *cpu)
             hits |= BIT(i);
     if (!hits || (cpu->sysflags & FLAG_RF))
         return false;
-    cpu->exc = (struct bt_exception){.pending = true, .vector = VEC_DB, .fault = true, .dr6 = hits};
+    cpu->exc = (struct bt_exception){.pending = true, .vector = VEC_DB, .dr6 = hits};
     bt_deliver(cpu);
     return true;
 }
@@ -384,7 +382,11 @@ static void step(struct bt_cpu *cpu)
     if (careful && hits_breakpoint(cpu))
         return;
     cpu->sysflags &= ~FLAG_RF; /* holds for one instruction, whose own IRET or POPF may set it anew */
-    bool shadow = cpu->shadow;
+    bool shadow = cpu->shadow, trap_shadow = cpu->trap_shadow;
+    uint64_t from = cpu->rip;
+    cpu->shadow = cpu->trap_shadow = false; /* the instruction may begin new ones */
+    /* Something may be waiting for the end of the shadow: exactly one instruction, then. */
+    careful |= shadow && cpu->event_check;
     uint32_t extra = careful || cpu->exit_reason == BT_EXIT_SLOW ? MODE_SLOW : 0;
     bool done = run_blocks(cpu, extra);
     if (done) {
@@ -394,12 +396,16 @@ static void step(struct bt_cpu *cpu)
         else if (cpu->exit_reason == BT_EXIT_FAULT)
             done = false;
     }
-    if (shadow)
-        cpu->shadow = false;
+    bool ran =
+        done && cpu->exit_reason != BT_EXIT_SLOW && (cpu->exit_reason != BT_EXIT_POLL || cpu->rip != from);
+    if (!ran && !cpu->exc.pending) {
+        cpu->shadow = shadow;
+        cpu->trap_shadow = trap_shadow;
+    }
     if (cpu->exc.pending) {
         cpu->exit_reason = BT_EXIT_NONE;
         bt_deliver(cpu);
-    } else if (done && stepping && cpu->exit_reason != BT_EXIT_SLOW && cpu->exit_reason != BT_EXIT_POLL) {
+    } else if (ran && stepping && !cpu->trap_shadow) {
         cpu->pending_db |= DR6_BS;
     }
 }

@@ -415,12 +415,22 @@ void tr_emit_native(struct tr *t, const struct x86_insn *insn, uint8_t mem)
 static bool wants_alignment(const struct x86_insn *insn)
 {
     switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_VMOVAPS: case ZYDIS_MNEMONIC_VMOVAPD: case ZYDIS_MNEMONIC_VMOVDQA:
-    case ZYDIS_MNEMONIC_VMOVNTDQ: case ZYDIS_MNEMONIC_VMOVNTDQA: case ZYDIS_MNEMONIC_VMOVNTPS:
-    case ZYDIS_MNEMONIC_VMOVNTPD: case ZYDIS_MNEMONIC_CMPXCHG16B:
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
         return true;
-    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return false;
     default:
@@ -430,8 +440,8 @@ static bool wants_alignment(const struct x86_insn *insn)
 
 static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
 {
-    return DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) | (insn->mem.read ? DESC_READ : 0) |
-           (wants_alignment(insn) ? DESC_ALIGNED : 0);
+    return DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) |
+           (insn->mem.read ? DESC_READ : 0) | (wants_alignment(insn) ? DESC_ALIGNED : 0);
 }
 
 /* Status flags that the instruction leaves as they were and that matter afterwards, or that it reads. */
@@ -522,7 +532,8 @@ void tr_bit_string(struct tr *t, const struct x86_insn *insn)
     unsigned size = insn->opsize, bits = size * 8;
     struct x86_insn plain = *insn;
     plain.mem.seg = SEG_DS; /* the segment's base comes last, after the offset has wrapped */
-    bool direct = tr_direct_mem(t, insn), based = direct && (insn->mem.seg == SEG_FS || insn->mem.seg == SEG_GS);
+    bool direct = tr_direct_mem(t, insn),
+         based = direct && (insn->mem.seg == SEG_FS || insn->mem.seg == SEG_GS);
     tr_clobber_flags(t);
     tr_address(t, &plain);
     uint8_t number_reg = tr_gpr(t, insn->reg.reg, T1);
