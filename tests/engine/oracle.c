@@ -26,7 +26,7 @@ static struct {
     const char *engine, *cpu;
     uint64_t seed, first, count;
     unsigned passes, wanted_failures;
-    bool native, list, show, stats;
+    bool native, list, show, stats, whole;
 } options = {.passes = 2, .count = 20000, .wanted_failures = 1};
 
 /* Shared with the supervising process, which tells where a worker died. */
@@ -346,12 +346,12 @@ static void report(struct oracle *o, uint64_t number, unsigned slot, unsigned pa
     printf("difference: --seed %llu --first %llu --count 1 (pass %u, CPL %u)\n",
            (unsigned long long)options.seed, (unsigned long long)number, pass, o->seq[slot].kernel ? 0 : 3);
     struct oracle_seq whole = o->seq[slot];
-    if (still_differs(o, slot, pass)) {
+    if (!options.whole && still_differs(o, slot, pass)) {
         minimise(o, slot, pass);
         printf("  smallest part that still differs:\n");
         print_sequence(o, slot);
     } else {
-        printf("  alone it does not differ; the whole sequence:\n");
+        printf(options.whole ? "  the sequence:\n" : "  alone it does not differ; the whole sequence:\n");
         o->seq[slot] = whole;
         print_sequence(o, slot);
     }
@@ -524,18 +524,26 @@ static void usage(void)
 {
     fprintf(stderr,
             "usage: oracle [--engine NAME] [--cpu MODEL] [--seed N] [--first K] [--count N] [--passes N]\n"
-            "              [--failures N] [--native] [--list] [--show] [--stats]\n");
+            "              [--failures N] [--native] [--list] [--show] [--stats] [--whole]\n");
     exit(2);
 }
 
 static void parse(int argc, char **argv)
 {
-    enum { ENGINE = 1, CPU, SEED, FIRST, COUNT, PASSES, FAILURES, NATIVE, LIST, SHOW, STATS };
-    static const struct option known[] = {
-        {"engine", 1, 0, ENGINE},     {"cpu", 1, 0, CPU},       {"seed", 1, 0, SEED},
-        {"first", 1, 0, FIRST},       {"count", 1, 0, COUNT},   {"passes", 1, 0, PASSES},
-        {"failures", 1, 0, FAILURES}, {"native", 0, 0, NATIVE}, {"list", 0, 0, LIST},
-        {"show", 0, 0, SHOW},         {"stats", 0, 0, STATS},   {0}};
+    enum { ENGINE = 1, CPU, SEED, FIRST, COUNT, PASSES, FAILURES, NATIVE, LIST, SHOW, STATS, WHOLE };
+    static const struct option known[] = {{"engine", 1, 0, ENGINE},
+                                          {"cpu", 1, 0, CPU},
+                                          {"seed", 1, 0, SEED},
+                                          {"first", 1, 0, FIRST},
+                                          {"count", 1, 0, COUNT},
+                                          {"passes", 1, 0, PASSES},
+                                          {"failures", 1, 0, FAILURES},
+                                          {"native", 0, 0, NATIVE},
+                                          {"list", 0, 0, LIST},
+                                          {"show", 0, 0, SHOW},
+                                          {"stats", 0, 0, STATS},
+                                          {"whole", 0, 0, WHOLE},
+                                          {0}};
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         uint64_t n = optarg ? strtoull(optarg, NULL, 0) : 0;
         switch (c) {
@@ -571,6 +579,9 @@ static void parse(int argc, char **argv)
             break;
         case STATS:
             options.stats = true;
+            break;
+        case WHOLE:
+            options.whole = true;
             break;
         default:
             usage();

@@ -415,6 +415,12 @@ static bool prepare_hidden(struct oracle_builder *b, const ZydisDecodedInstructi
         unsigned reg = gpr_number(op->mem.base);
         if (reg > 15 || oracle_percent(&b->random, 2))
             continue;
+        /* Whether bytes that are not stored may fault is the processor's choice. */
+        bool masked = reg == R_RDI && insn->meta.category != ZYDIS_CATEGORY_STRINGOP;
+        if (masked && !oracle_load(b, reg, b->window + oracle_below(&b->random, ORACLE_WINDOW - 16)))
+            return false;
+        if (masked)
+            continue;
         bool near_window = known(b, reg) && b->value[reg] - b->window < ORACLE_WINDOW;
         if (near_window && oracle_percent(&b->random, 70)) {
             use(b, reg);
