@@ -147,7 +147,8 @@ static char *terminal_words(void)
                           usable ? " ruche.term=" : "", usable ? term : "");
 }
 
-/* An image's name becomes options. */
+/* An image's name becomes options. They come first, so that its disk is the machine's first whatever else it
+ * has. */
 static bool add_image(struct request *r, struct error **err)
 {
     struct image image;
@@ -159,6 +160,8 @@ static bool add_image(struct request *r, struct error **err)
     else
         r->overlay = overlay_create_temporary(image.disk, err);
     bool ok = kept || r->overlay;
+    struct words given = r->args;
+    r->args = (struct words){0};
     if (ok) {
         cleanup(mem) char *disk = catalog_format("%s,format=qcow2", kept ? kept : r->overlay);
         cleanup(mem) char *tail = terminal_words();
@@ -175,6 +178,9 @@ static bool add_image(struct request *r, struct error **err)
         if (!r->memory_given)
             add_option(r, "memory", "1G");
     }
+    for (size_t i = 0; i < given.n; i++)
+        words_add(&r->args, given.v[i]);
+    words_free(&given);
     image_release(&image);
     return ok;
 }

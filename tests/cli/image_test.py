@@ -204,6 +204,13 @@ class Run(Images):
         self.assertNotIn("--initrd", line)
         self.assertIn("--cmdline x", line)
 
+    def test_the_images_disk_is_the_first(self):
+        self.ruche("run", "--disk", "other.raw", "small", "--disk=third.raw", stdin="exit 0\n")
+        disks = [word.split(" ")[1] for word in self.log()[-1].split(" --") if word.startswith("disk ")]
+        self.assertEqual(len(disks), 3)
+        self.assertIn("/overlays/", disks[0])
+        self.assertEqual(disks[1:], ["other.raw", "third.raw"])
+
     def test_terminal_size_reaches_the_guest(self):
         for size, words in (((0, 0), ""), ((41, 97), " ruche.rows=41 ruche.cols=97 ruche.term=xterm")):
             terminal = Terminal(["run", "small"], self.env, size)

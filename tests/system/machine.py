@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,7 @@ class Machine:
         build = self._qemu if vmm == "qemu" else self._ruche
         command = build(kernel, initrd, cmdline, memory, cpus, list(disks), image, forward or {}, net)
         command += list(qemu_options if vmm == "qemu" else options)
+        self.vmm = vmm
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -104,7 +106,8 @@ class Machine:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.terminate()
+            # QEMU would say on stderr that it was told to end.
+            self.process.send_signal(signal.SIGKILL if self.vmm == "qemu" else signal.SIGTERM)
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
