@@ -123,8 +123,8 @@ static void find_live_flags(struct tr *t)
     t->live[t->count] = FLAGS_STATUS;
     for (unsigned i = t->count; i-- > 0;) {
         const struct x86_insn *insn = &t->insn[i];
-        if (t->form[i] == FORM_OP)
-            t->live[i] = FLAGS_STATUS;
+        if (t->form[i] == FORM_OP || insn->mem.accessed || insn->hidden_mem)
+            t->live[i] = FLAGS_STATUS; /* a fault shows them */
         else
             t->live[i] =
                 (uint32_t)((t->live[i + 1] & ~insn->flags_written) | (insn->flags_read & FLAGS_STATUS));
