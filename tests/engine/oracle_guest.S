@@ -79,8 +79,8 @@ common:
     push %r15
     testb $3, 40(%rsp)
     jnz sequence
-    cmpl $0, 36(%rsp)           /* CPL 0 and upper half of RIP: the kernel itself has faulted */
-    js broken
+    cmpl $0xffff8000, 36(%rsp)  /* CPL 0 and this upper half of RIP: the kernel itself has faulted */
+    je broken
 sequence:
     mov index(%rip), %rax
     imul $ORACLE_REGS_SIZE, %rax
