@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The contract between the machine and what executes its processors. An engine is one folder under src/engine with one
- * struct engine_ops; the list is generated from src/engine/meson.build (engines[]).
+ * The contract between the machine and what executes its processors. An engine is one folder under src/engine
+ * with one struct engine_ops; the list is generated from src/engine/meson.build (engines[]).
  */
 #ifndef CORE_ENGINE_H
 #define CORE_ENGINE_H
@@ -19,8 +19,8 @@ struct engine;
 struct vcpu;
 
 /*
- * What an engine calls. All of these come from a vCPU's thread in `run`, with no engine lock held and the machine lock
- * not held: the board takes it.
+ * What an engine calls. All of these come from a vCPU's thread in `run`, with no engine lock held and the
+ * machine lock not held: the board takes it.
  */
 struct engine_host {
     void *opaque;
@@ -41,8 +41,8 @@ struct engine_host {
 struct engine_config {
     struct guest_memory *memory;
     const struct engine_host *host;
-    unsigned cpu_count;             /* 1..32; APIC ids are 0..cpu_count-1 */
-    const struct cpuid_model *cpu;  /* what CPUID shows */
+    unsigned cpu_count;            /* 1..32; APIC ids are 0..cpu_count-1 */
+    const struct cpuid_model *cpu; /* what CPUID shows */
 };
 
 enum vm_exit_kind {
@@ -73,12 +73,13 @@ struct engine_ops {
     struct vcpu *(*vcpu_new)(struct engine *e, unsigned index, struct error **err);
 
     /*
-     * Runs the vCPU on the calling thread (always the same one for a vCPU) until something in vm_exit_kind happens. HLT and
-     * waiting for SIPI sleep inside.
+     * Runs the vCPU on the calling thread (always the same one for a vCPU) until something in vm_exit_kind
+     * happens. HLT and waiting for SIPI sleep inside.
      */
     void (*run)(struct vcpu *cpu, struct vm_exit *exit);
 
-    /* Makes a run in progress, or the next one, return VM_EXIT_INTERRUPTED soon. Any thread; async-signal-safe. */
+    /* Makes a run in progress, or the next one, return VM_EXIT_INTERRUPTED soon. Any thread;
+     * async-signal-safe. */
     void (*kick)(struct vcpu *cpu);
 
     /* Power-on or RESET state (SDM vol. 3 table 10-1). vCPU not in run. */
@@ -91,13 +92,14 @@ struct engine_ops {
     /* Delivers an MSI. Any thread. */
     void (*msi)(struct engine *e, uint64_t addr, uint32_t data);
 
-    /* The whole architectural state, incl. local APIC; vCPU not in run. set_state checks before it changes anything. */
+    /* The whole architectural state, incl. local APIC; vCPU not in run. set_state checks before it changes
+     * anything. */
     void (*get_state)(struct vcpu *cpu, struct x86_state *out);
     bool (*set_state)(struct vcpu *cpu, const struct x86_state *in, struct error **err);
 
     /*
-     * Dirty logging of RAM: `start` clears and turns on; `fetch` copies and clears the bitmap of `region` (one bit a page, lowest
-     * first, guest writes and guest_mark_written alike). All vCPUs may be running.
+     * Dirty logging of RAM: `start` clears and turns on; `fetch` copies and clears the bitmap of `region`
+     * (one bit a page, lowest first, guest writes and guest_mark_written alike). All vCPUs may be running.
      */
     bool (*dirty_start)(struct engine *e, struct error **err);
     void (*dirty_stop)(struct engine *e);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * CPUID models: what a guest's processor says it is. A model is a table of leaves, made once per machine from a name
- * (v1, v2, v3: the x86-64 psABI levels; host: all that this host and both engines can do) and the host's own CPUID.
+ * CPUID models: what a guest's processor says it is. A model is a table of leaves, made once per machine from
+ * a name (v1, v2, v3: the x86-64 psABI levels; host: all that this host and both engines can do) and the
+ * host's own CPUID.
  */
 #ifndef X86_CPUID_H
 #define X86_CPUID_H
@@ -25,23 +26,23 @@ struct cpuid_model {
     unsigned count;
     unsigned cpu_count;
     uint64_t tsc_hz;
-    uint64_t xcr0_mask;  /* bits of XCR0 that may be set */
+    uint64_t xcr0_mask;      /* bits of XCR0 that may be set */
     uint32_t xsave_features; /* CPUID 0xD.1 EAX: XSAVEOPT, XSAVEC, XGETBV1 */
-    uint32_t xsave_size; /* bytes, standard format, all of xcr0_mask */
-    unsigned phys_bits;  /* guest physical address width */
+    uint32_t xsave_size;     /* bytes, standard format, all of xcr0_mask */
+    unsigned phys_bits;      /* guest physical address width */
 };
 
 /*
- * Builds the model `name` ("v1", "v2", "v3", "host"; NULL: the best of v1..v3 that the host can honour) for a machine of
- * `cpu_count` processors. False and *err when the name is unknown or the host lacks something that the model promises
- * (the message names the feature).
+ * Builds the model `name` ("v1", "v2", "v3", "host"; NULL: the best of v1..v3 that the host can honour) for a
+ * machine of `cpu_count` processors. False and *err when the name is unknown or the host lacks something that
+ * the model promises (the message names the feature).
  */
 bool cpuid_model_build(struct cpuid_model *model, const char *name, unsigned cpu_count, struct error **err);
 
 /*
- * The answer to CPUID on vCPU `apic_id`. Fills in what depends on the vCPU (APIC id, topology) and on its state:
- * OSXSAVE from cr4, XSAVE sizes from xcr0 (0xD.0.EBX and 0xD.1.EBX). Out-of-range leaves answer as the vendor's do:
- * Intel's with the highest basic leaf, AMD's with zeros.
+ * The answer to CPUID on vCPU `apic_id`. Fills in what depends on the vCPU (APIC id, topology) and on its
+ * state: OSXSAVE from cr4, XSAVE sizes from xcr0 (0xD.0.EBX and 0xD.1.EBX). Out-of-range leaves answer as the
+ * vendor's do: Intel's with the highest basic leaf, AMD's with zeros.
  */
 void cpuid_model_query(const struct cpuid_model *model, uint32_t function, uint32_t index, uint32_t apic_id,
                        uint64_t cr4, uint64_t xcr0, uint32_t out[4]);
@@ -57,7 +58,8 @@ struct x86_feature {
 #define X86_SUBLEAF(leaf_, index_) ((leaf_) | (uint32_t)(index_) << 16)
 bool cpuid_model_has(const struct cpuid_model *model, struct x86_feature feature);
 
-/* The host's TSC frequency in Hz: CPUID 0x15/0x16, the kernel's figure where readable, else measured once (10 ms). */
+/* The host's TSC frequency in Hz: CPUID 0x15/0x16, the kernel's figure where readable, else measured once (10
+ * ms). */
 uint64_t host_tsc_hz(void);
 
 #endif

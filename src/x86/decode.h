@@ -18,7 +18,7 @@
 enum x86_encoding { ENC_LEGACY, ENC_3DNOW, ENC_XOP, ENC_VEX, ENC_EVEX };
 
 #define REG_NONE 0xff
-#define REG_PC  0xfe
+#define REG_PC   0xfe
 #define SEG_NONE 0xff
 
 /* What a field of the encoding names. */
