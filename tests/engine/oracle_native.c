@@ -114,7 +114,8 @@ static void child_map(const struct oracle_native *n)
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (page != (void *)(uintptr_t)ORACLE_TRAMPOLINE)
         fail("oracle: mapping the trampoline in the child");
-    const uint8_t jump[8] = {0xff, 0x25, 2}; /* jmp [rip + 2], to an aligned address for the sake of EFLAGS.AC */
+    const uint8_t jump[8] = {0xff, 0x25,
+                             2}; /* jmp [rip + 2], to an aligned address for the sake of EFLAGS.AC */
     const uint64_t target = (uintptr_t)oracle_native_exit;
     memcpy(page, jump, sizeof(jump));
     memcpy(page + sizeof(jump), &target, sizeof(target));

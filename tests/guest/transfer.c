@@ -201,7 +201,8 @@ static void irets(void)
 
 SNIPPET(far_call_same, "push $8; lea far_target(%rip), %rax; push %rax; mov %rsp, %rdx",
         ".byte 0x48; lcall *(%rdx)");
-__asm__(".pushsection .text\n.globl far_target\nfar_target: mov (%rsp), %rbx; mov 8(%rsp), %rcx; lretq\n.popsection");
+__asm__(".pushsection .text\n.globl far_target\nfar_target: mov (%rsp), %rbx; mov 8(%rsp), %rcx; "
+        "lretq\n.popsection");
 SNIPPET(
     far_jump_compat, "push $0; lea 1f(%rip), %rax; mov %eax, (%rsp); movw $0x18, 4(%rsp)",
     "ljmp *(%rsp); 1: .code32; mov $0xffffffff, %eax; inc %eax; mov %cs, %ebx; ljmp $8, $2f; .code64; 2:");
@@ -210,10 +211,10 @@ SNIPPET(far_return_imm, "push $0; push $0; push $8; lea far_return_imm_next(%rip
         "lretq $16");
 SNIPPET(gate_call, "push $0; movw $0x153, 4(%rsp)", "lcall *(%rsp)");
 SNIPPET(gate_jump, "push $0; movw $0x150, 4(%rsp)", "ljmp *(%rsp)");
-__asm__(
-    ".pushsection .text\n.globl gate_target\ngate_target: mov %cs, %eax; mov (%rsp), %rbx; mov 8(%rsp), %rcx; mov 16(%rsp), %rdx;"
-    "mov 24(%rsp), %rsi; mov %rsp, %rdi; mov %ss, %r8d; lretq\n"
-    ".globl gate_jump_target\ngate_jump_target: int $0x81\n.popsection");
+__asm__(".pushsection .text\n.globl gate_target\ngate_target: mov %cs, %eax; mov (%rsp), %rbx; mov 8(%rsp), "
+        "%rcx; mov 16(%rsp), %rdx;"
+        "mov 24(%rsp), %rsi; mov %rsp, %rdi; mov %ss, %r8d; lretq\n"
+        ".globl gate_jump_target\ngate_jump_target: int $0x81\n.popsection");
 extern const uint8_t gate_target[], gate_jump_target[];
 SNIPPET(conforming_call, "push $0; lea 1f(%rip), %rax; mov %eax, (%rsp); movw $0x163, 4(%rsp)",
         "ljmp *(%rsp); 1: mov %cs, %eax; mov %eax, %ebx");
