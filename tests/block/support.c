@@ -33,7 +33,7 @@ int scratch_leave(void **state)
     return chdir("/") == 0 && system(command) == 0 ? 0 : -1;
 }
 
-static int run_va(const char *fmt, va_list ap)
+static __attribute__((format(printf, 1, 0))) int run_va(const char *fmt, va_list ap)
 {
     cleanup(mem) char *text = NULL;
     cleanup(mem) char *command = NULL;

@@ -361,7 +361,7 @@ static void shootdown(void *arg)
 /* --- code written by another processor --- */
 
 static uint8_t *code;
-static volatile uint64_t code_round, code_called;
+static volatile uint64_t code_called;
 
 static void cross_modify(void *arg)
 {

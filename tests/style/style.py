@@ -31,7 +31,8 @@ MAY_INCLUDE = {
     "cli": ["base", "os", "catalog"],
 }
 
-MAX_LINES = 800
+# An instruction takes a line of its own, so assembly is longer than C that does as much.
+MAX_LINES = {".c": 800, ".h": 800, ".py": 800, ".S": 1200, ".asm": 1200}
 
 # What stays out of the source, and why. The patterns are written so that they do not match themselves.
 BANNED = [
@@ -108,8 +109,9 @@ def check_text(path, lines):
                 yield number, f"'{pattern.search(line).group(0)}': {why}"
     if wants_spdx(path) and not any("SPDX-License-Identifier: GPL-2.0-or-later" in line for line in lines[:3]):
         yield 1, "no SPDX line"
-    if len(lines) > MAX_LINES and path.endswith((".c", ".h", ".py", ".S", ".asm")):
-        yield MAX_LINES, f"{len(lines)} lines: more than {MAX_LINES}, so it holds two subjects"
+    most = MAX_LINES.get(os.path.splitext(path)[1])
+    if most and len(lines) > most:
+        yield most, f"{len(lines)} lines: more than {most}, so it holds two subjects"
 
 
 def wants_spdx(path):

@@ -49,6 +49,7 @@ class Looks(unittest.TestCase):
                 ("src/base/a.c", "/* What it is for. */\n"),
                 ("src/base/a.c", SPDX + "int x;\n"),
                 ("src/base/a.c", HEAD + "int x;\n" * 800),
+                ("tests/a.S", SPDX + "nop\n" * 1200),
                 ("tests/a.py", "print()\n"),
                 ("dev", "#!/bin/sh\n")]:
             self.assertEqual(len(breaches(path, text)), 1, (path, text[-60:], breaches(path, text)))

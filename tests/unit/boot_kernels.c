@@ -39,7 +39,7 @@ static bool load_file(struct boot_file *f, struct guest_memory *mem, bool fresh,
 static struct boot_entry load(const char *path, struct guest_memory *mem, bool fresh)
 {
     struct boot_file f;
-    struct boot_entry entry;
+    struct boot_entry entry = {0};
     struct error *err = NULL;
 
     if (!boot_file_open(&f, path, &err) || !load_file(&f, mem, fresh, &entry, &err))
