@@ -251,7 +251,7 @@ static void take_flags(struct x86_insn *insn, const ZydisDecodedInstruction *zi)
     insn->flags_read = f->tested;
     uint32_t written = (f->modified | f->set_0 | f->set_1 | f->undefined);
     bool shift = zi->meta.category == ZYDIS_CATEGORY_SHIFT || zi->meta.category == ZYDIS_CATEGORY_ROTATE;
-    bool by_constant = insn->imm_count && (insn->imm[0] & (insn->rex_w ? 63 : 31));
+    bool by_constant = insn->imm_count && (insn->imm[0] & (insn->opsize == 8 ? 63 : 31));
     bool by_one = insn->encoding == ENC_LEGACY && insn->map == 0 && (insn->opcode & 0xfe) == 0xd0;
     /* Shifts by zero and REP with a zero count leave the flags alone. */
     if ((shift && insn->encoding == ENC_LEGACY && !by_constant && !by_one) || insn->rep || insn->repne)

@@ -125,6 +125,7 @@ struct bt_jc_entry {
     uint64_t host; /* the block's indirect entry */
 };
 #define BT_JC_NONE      UINT64_C(0x0000800000000001) /* bits 47 and 48 differ: no RIP, whatever the key */
+#define BT_NO_BRANCH    UINT32_MAX
 #define BT_JC_KEY_SHIFT 49
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
@@ -162,6 +163,10 @@ struct bt_cpu {
     const struct bt_op *op;
     uint64_t exit_link; /* struct bt_link * */
     uint64_t host_rsp;
+    /* After an indirect branch that missed the jump cache: its page offset (else BT_NO_BRANCH) and what
+     * undoes its RSP. */
+    uint32_t branch_off;
+    int32_t branch_undo;
     uint64_t jc_key;
     struct bt_tlb_entry *tlb;     /* of the current access mode */
     uint64_t seg_base[SEG_COUNT]; /* copy of seg[].base */
@@ -214,6 +219,7 @@ struct bt_cpu {
     uint64_t slow_lin;
     uint32_t slow_len;
     bool slow_direct; /* in RAM, not bounced */
+    bool slow_locked; /* holds engine->split_lock */
     struct bt_tlb_entry *tlbs[BT_TLB_MODES];
     struct bt_itlb_entry itlb[BT_ITLB_SIZE];
     /* Which slots have taken entries that are not global since those were flushed; count beyond the array:
@@ -282,6 +288,8 @@ uint8_t *bt_host_ptr(struct bt_cpu *cpu, uint64_t lin, unsigned access);
 
 /* Dirty log: the page behind a host address (an entry of a page table). */
 void bt_mark_host_dirty(struct bt_engine *engine, const void *host);
+/* Releases engine->split_lock. */
+void bt_split_unlock(struct bt_cpu *cpu);
 uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc);
 uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc);
 uint64_t bt_callout_post(struct bt_cpu *cpu, uint64_t unused, uint64_t next_off);
@@ -326,12 +334,16 @@ bool bt_op_next(struct bt_cpu *cpu, const struct bt_op *op);
  */
 bt_op_fn *bt_op_find(const struct x86_insn *insn, bool *heavy);
 
+/* Lets another thread run: sched_yield without the C library, which might touch vectors (op_misc.c). */
+void bt_yield(void);
+
 /* ---- engine ---- */
 struct bt_engine {
     struct engine_config config;
     struct bt_cpu *cpu[BT_CPU_MAX];
     struct bt_cache *cache; /* cache.h */
     struct bt_thunks thunks;
+    atomic_flag split_lock;  /* held from CALLOUT_PRE to CALLOUT_POST of a bounced read-modify-write */
     struct tr *tr;           /* the translator's workspace; guarded by lock */
     uint64_t *_Atomic dirty; /* dirty log, a bit for each page by bt_page_index; NULL: off */
     uint64_t *dirty_bits;    /* the memory of `dirty`, kept until close */

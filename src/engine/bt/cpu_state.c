@@ -63,6 +63,7 @@ void bt_cpu_reset(struct bt_cpu *cpu, bool init)
     cpu->shadow = cpu->nmi_blocked = cpu->nmi_pending = cpu->shutdown = cpu->failed = false;
     cpu->exc.pending = false;
     cpu->pending_db = 0;
+    cpu->branch_off = BT_NO_BRANCH;
     if (!init) {
         reset_vectors(cpu);
         cpu->pat = RESET_PAT;

@@ -18,6 +18,8 @@
 #define PTE_NX   BIT(63)
 #define PTE_ADDR UINT64_C(0x000ffffffffff000)
 
+#define FSW_ES 0x80u /* x87 status word: an unmasked exception waits */
+
 #define PF_P    1u
 #define PF_W    2u
 #define PF_U    4u
@@ -371,6 +373,19 @@ static void fail_at(struct bt_cpu *cpu, unsigned off, enum bt_exit reason)
     cpu->exit_reason = reason;
 }
 
+/* An access of the instruction at hand fails with cpu->exc; a pending x87 exception comes before that. */
+static uint64_t pre_fault(struct bt_cpu *cpu, uint64_t desc)
+{
+    if ((desc & DESC_X87) && cpu->vec_live) {
+        uint16_t status;
+        __asm__ volatile("fnstsw %0" : "=a"(status));
+        if (status & FSW_ES)
+            bt_raise(cpu, VEC_MF);
+    }
+    fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
+    return 0;
+}
+
 uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
 {
     bool write = DESC_WRITE(desc);
@@ -378,18 +393,15 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
     cpu->stat_tlb_miss++;
     if ((desc & DESC_ALIGNED) && (lin & (DESC_SIZE(desc) - 1))) {
         bt_raise_error(cpu, VEC_GP, 0);
-        fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
-        return 0;
+        return pre_fault(cpu, desc);
     }
     /* Not canonical: a fault, or a tag that was taken away while it was looked at. The slow way finds out. */
     if ((lin & 0xfff) + DESC_SIZE(desc) > GUEST_PAGE_SIZE || !canonical(cpu, lin) || page_watched(cpu, lin)) {
         fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_SLOW);
         return 0;
     }
-    if (!bt_translate(cpu, lin, write ? BT_WRITE : BT_READ, &gpa, &flags)) {
-        fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
-        return 0;
-    }
+    if (!bt_translate(cpu, lin, write ? BT_WRITE : BT_READ, &gpa, &flags))
+        return pre_fault(cpu, desc);
     uint8_t *host = ram_ptr(cpu, gpa, false);
     if (!host || (write && !ram_ptr(cpu, gpa, true)) ||
         (write && bt_page_has_code(cpu->engine, gpa, DESC_SIZE(desc)))) {
@@ -468,7 +480,7 @@ static void device_write(struct bt_cpu *cpu, uint64_t gpa, const uint8_t *buf, u
 /* #AC: checked for accesses of user code only, when it wants that. */
 static bool misaligned(const struct bt_cpu *cpu, uint64_t lin, unsigned len)
 {
-    return (cpu->mode & MODE_ALIGN) && is_pow2(len) && len <= 16 && (lin & (len - 1));
+    return (cpu->mode & MODE_ALIGN) && is_pow2(len) && len <= 64 && (lin & (len - 1));
 }
 
 /* Fast way through the TLB of the current mode; NULL: miss. */
@@ -611,10 +623,21 @@ static uint64_t segment_base(const struct bt_cpu *cpu, unsigned seg)
     return bt_code64(cpu) && seg != SEG_FS && seg != SEG_GS ? 0 : cpu->seg[seg].base;
 }
 
-static uint64_t pre_fault(struct bt_cpu *cpu, uint64_t desc)
+/*
+ * A read-modify-write by way of the bounce buffer is two accesses. Those that cross a page, the only ones in
+ * RAM, exclude each other; device memory has no atomic accesses.
+ */
+static void split_lock(struct bt_cpu *cpu)
 {
-    fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
-    return 0;
+    while (atomic_flag_test_and_set(&cpu->engine->split_lock))
+        bt_yield();
+    cpu->slow_locked = true;
+}
+
+void bt_split_unlock(struct bt_cpu *cpu)
+{
+    cpu->slow_locked = false;
+    atomic_flag_clear(&cpu->engine->split_lock);
 }
 
 uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc)
@@ -643,6 +666,8 @@ uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc)
         host = cpu->bounce + (lin & 63);
         if (access == BT_WRITE && !span_translate(cpu, lin, len, BT_WRITE, &s))
             return pre_fault(cpu, desc);
+        if ((desc & DESC_READ) && access == BT_WRITE)
+            split_lock(cpu);
         if ((desc & DESC_READ) && !bt_read_lin(cpu, lin, host, len, BT_READ))
             return pre_fault(cpu, desc);
     }
@@ -666,6 +691,8 @@ uint64_t bt_callout_post(struct bt_cpu *cpu, uint64_t unused, uint64_t next_off)
     } else {
         cpu->exc.pending = false;
     }
+    if (cpu->slow_locked)
+        bt_split_unlock(cpu);
     if (!cpu->vec_live)
         bt_vec_load(cpu);
     if (cpu->engine->cache->stat_killed == killed)

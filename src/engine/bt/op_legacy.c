@@ -32,6 +32,17 @@ static bool op_popa(struct bt_cpu *cpu, const struct bt_op *op)
     return bt_op_next(cpu, op);
 }
 
+/* What was pushed already but is not in memory yet shows in a value read from there. */
+static void see_pushed(const struct bt_stack *s, uint64_t from, uint64_t *value, unsigned size)
+{
+    uint8_t *bytes = (uint8_t *)value;
+    for (unsigned i = 0; i < size; i++) {
+        uint64_t below = (s->sp - (from + i)) & s->mask; /* distance from the old top of the stack */
+        if (below && below <= s->used)
+            bytes[i] = s->buf[BT_STACK_MAX - below];
+    }
+}
+
 static bool op_enter(struct bt_cpu *cpu, const struct bt_op *op)
 {
     unsigned size = op->insn.opsize, level = (unsigned)op->insn.imm[1] & 31;
@@ -45,6 +56,7 @@ static bool op_enter(struct bt_cpu *cpu, const struct bt_op *op)
         value = 0;
         if (!bt_read_seg(cpu, SEG_SS, rbp & mask, &value, size))
             return false;
+        see_pushed(&s, rbp & mask, &value, size);
         bt_stack_push(&s, value);
     }
     if (level)

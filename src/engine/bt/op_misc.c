@@ -143,8 +143,7 @@ static bool op_hlt(struct bt_cpu *cpu, const struct bt_op *op)
     return bt_op_next(cpu, op);
 }
 
-/* The system call itself: the C library might touch vectors. */
-static void yield(void)
+void bt_yield(void)
 {
     long result;
     __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
@@ -156,7 +155,7 @@ static bool op_pause(struct bt_cpu *cpu, const struct bt_op *op)
     static _Thread_local unsigned count;
     enum { PAUSES_BEFORE_YIELD = 32 };
     if (++count % PAUSES_BEFORE_YIELD == 0)
-        yield();
+        bt_yield();
     else
         __builtin_ia32_pause();
     return bt_op_next(cpu, op);
@@ -189,7 +188,7 @@ static int64_t hypercall(struct bt_cpu *cpu, uint64_t number, const uint64_t arg
     case HC_SEND_IPI:
         return bt_lapic_send_mask(cpu->engine, arg, arg[2], (uint32_t)arg[3]);
     case HC_SCHED_YIELD:
-        yield();
+        bt_yield();
         return 0;
     default:
         return HC_ENOSYS;

@@ -85,9 +85,13 @@ static bool fetch_address(struct bt_cpu *cpu, uint64_t *lin)
 {
     if (cpu->mode & MODE_CODE64) {
         *lin = cpu->rip;
-        if ((uint64_t)((int64_t)(cpu->rip << 16) >> 16) != cpu->rip)
-            return bt_raise_error(cpu, VEC_GP, 0);
-        return true;
+        if ((uint64_t)((int64_t)(cpu->rip << 16) >> 16) == cpu->rip)
+            return true;
+        if (cpu->branch_off != BT_NO_BRANCH) { /* the branch faults, not its target */
+            cpu->rip = cpu->pc_base + cpu->branch_off;
+            cpu->gpr[R_RSP] += (uint64_t)(int64_t)cpu->branch_undo;
+        }
+        return bt_raise_error(cpu, VEC_GP, 0);
     }
     *lin = (cpu->rip + cpu->seg[SEG_CS].base) & UINT32_MAX;
     if (cpu->rip > cpu->seg[SEG_CS].limit)
@@ -198,7 +202,10 @@ static void enter(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0)
     if (!cpu->vec_live)
         bt_vec_load(cpu);
     cpu->exit_reason = BT_EXIT_NONE;
+    cpu->branch_off = BT_NO_BRANCH;
     cpu->engine->thunks.enter(cpu, entry, t0);
+    if (cpu->slow_locked)
+        bt_split_unlock(cpu);
 }
 
 /* Runs from RIP until translated code comes back. False: nothing could be entered (cpu->exc or cpu->failed).

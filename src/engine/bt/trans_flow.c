@@ -42,7 +42,7 @@ static void leave(struct tr *t, enum bt_exit reason)
     emit_jmp_to(&t->e, t->engine->thunks.exit_flags_saved);
 }
 
-void tr_exit_indirect(struct tr *t)
+void tr_exit_indirect(struct tr *t, int32_t rsp_undo)
 {
     struct emitter *e = &t->e;
     tr_need_saved_flags(t);
@@ -66,6 +66,10 @@ void tr_exit_indirect(struct tr *t)
     if (!e->full)
         emit_patch_short(miss, e->p);
     emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    if (rsp_undo != NOT_A_BRANCH) { /* to raise #GP at the branch when its target is not canonical */
+        emit_store_imm32(e, CPU(branch_off), (uint32_t)tr_this_off(t));
+        emit_store_imm32(e, CPU(branch_undo), (uint32_t)rsp_undo);
+    }
     leave(t, BT_EXIT_LOOKUP);
 }
 
@@ -83,7 +87,7 @@ void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
     }
     tr_need_saved_flags(t);
     load_rip(t, target);
-    tr_exit_indirect(t);
+    tr_exit_indirect(t, NOT_A_BRANCH);
 }
 
 /* A jump to `target`, chained where it can be: conditional, or not when cc is CC_ALWAYS. Uses link 0. */
@@ -143,7 +147,7 @@ static void tr_jmp_indirect(struct tr *t, const struct x86_insn *insn)
     } else {
         emit_mov(&t->e, insn->opsize, T0, tr_gpr(t, insn->rm.reg, T0));
     }
-    tr_exit_indirect(t);
+    tr_exit_indirect(t, 0);
 }
 
 static bool is_jcc(const struct x86_insn *insn)
@@ -349,7 +353,7 @@ void tr_emit_stubs(struct tr *t)
         case STUB_EXIT:
             tr_need_saved_flags(t);
             load_rip(t, s->target);
-            tr_exit_indirect(t);
+            tr_exit_indirect(t, NOT_A_BRANCH);
             break;
         case STUB_POLL:
             stub_poll(t, s);

@@ -390,6 +390,7 @@ static void emit_vex(struct tr *t, const struct x86_insn *insn, const struct ren
 void tr_emit_native(struct tr *t, const struct x86_insn *insn, uint8_t mem)
 {
     struct rename r = {.mem = mem};
+    t->native_flags_saved = t->flags_saved;
     bool low = insn->reg.kind == FIELD_GPR_HIGH || insn->rm.kind == FIELD_GPR_HIGH ||
                insn->opreg.kind == FIELD_GPR_HIGH;
     if (low && mem != H_NONE) {
@@ -434,14 +435,23 @@ static bool wants_alignment(const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return false;
     default:
-        return insn->encoding == ENC_LEGACY && insn->mem.size == 16 && tr_is_sse(insn);
+        return insn->encoding == ENC_LEGACY && insn->mem.size == 16 && tr_is_sse(insn) &&
+               insn->isa_ext != ZYDIS_ISA_EXT_SHA; /* processors differ: theirs is decided by the host */
     }
+}
+
+/* Waiting x87 and MMX instructions report an unmasked exception that an earlier one left. */
+static bool reports_x87(const struct x86_insn *insn)
+{
+    return insn->mnemonic != ZYDIS_MNEMONIC_FNSTCW && insn->mnemonic != ZYDIS_MNEMONIC_FNSTSW &&
+           (insn->isa_ext == ZYDIS_ISA_EXT_X87 || insn->isa_ext == ZYDIS_ISA_EXT_MMX);
 }
 
 static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
 {
     return DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) |
-           (insn->mem.read ? DESC_READ : 0) | (wants_alignment(insn) ? DESC_ALIGNED : 0);
+           (insn->mem.read ? DESC_READ : 0) | (wants_alignment(insn) ? DESC_ALIGNED : 0) |
+           (reports_x87(insn) ? DESC_X87 : 0);
 }
 
 /* Status flags that the instruction leaves as they were and that matter afterwards, or that it reads. */

@@ -102,7 +102,7 @@ void tr_call(struct tr *t, const struct x86_insn *insn)
         tr_exit_direct(t, 0, (int32_t)(tr_next_off(t) + insn->imm[0]));
     } else {
         emit_load(&t->e, 8, T0, CPU_AT(offsetof(struct bt_cpu, spill) + 8));
-        tr_exit_indirect(t);
+        tr_exit_indirect(t, (int32_t)size);
     }
 }
 
@@ -111,8 +111,9 @@ void tr_ret(struct tr *t, const struct x86_insn *insn)
     unsigned size = insn->opsize;
     at_stack(t, size);
     emit_load(&t->e, size, T0, MEM_AT(T0));
-    move_stack(t, size, (int32_t)size + (insn->imm_count ? (int32_t)(uint16_t)insn->imm[0] : 0));
-    tr_exit_indirect(t);
+    int32_t popped = (int32_t)size + (insn->imm_count ? (int32_t)(uint16_t)insn->imm[0] : 0);
+    move_stack(t, size, popped);
+    tr_exit_indirect(t, -popped);
 }
 
 void tr_leave(struct tr *t, const struct x86_insn *insn)

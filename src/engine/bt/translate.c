@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <Zydis/Mnemonic.h>
+
 #include "base/util.h"
 #include "x86/features.h"
 
@@ -118,12 +120,19 @@ static enum x86_decode_result decode_block(struct tr *t, const uint8_t *code, un
     return DECODE_OK;
 }
 
+/* By an address, a division or a floating-point exception. */
+static bool may_fault(const struct x86_insn *insn)
+{
+    return insn->mem.accessed || insn->hidden_mem || insn->mnemonic == ZYDIS_MNEMONIC_DIV ||
+           insn->mnemonic == ZYDIS_MNEMONIC_IDIV || tr_is_fpu(insn);
+}
+
 static void find_live_flags(struct tr *t)
 {
     t->live[t->count] = FLAGS_STATUS;
     for (unsigned i = t->count; i-- > 0;) {
         const struct x86_insn *insn = &t->insn[i];
-        if (t->form[i] == FORM_OP || insn->mem.accessed || insn->hidden_mem)
+        if (t->form[i] == FORM_OP || may_fault(insn))
             t->live[i] = FLAGS_STATUS; /* a fault shows them */
         else
             t->live[i] =
@@ -165,13 +174,14 @@ static void emit_body(struct tr *t)
     emit_entries(t);
     for (t->i = 0; t->i < t->count && !t->e.full; t->i++) {
         const struct x86_insn *insn = &t->insn[t->i];
-        t->block->insn_offset[t->i] =
-            (uint16_t)((t->e.p - start) | (t->flags_saved ? BT_OFFSET_FLAGS_SAVED : 0));
+        uint16_t offset = (uint16_t)(t->e.p - start);
+        t->native_flags_saved = false;
         t->block->guest_offset[t->i] = t->off[t->i];
         if (t->form[t->i] == FORM_OP)
             tr_exit_op(t, insn, t->op[t->i], t->heavy[t->i]);
         else
             tr_emit(t, insn, t->form[t->i]);
+        t->block->insn_offset[t->i] = offset | (t->native_flags_saved ? BT_OFFSET_FLAGS_SAVED : 0);
     }
     t->i = t->count - 1;
     if (!t->ended)

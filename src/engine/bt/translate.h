@@ -67,7 +67,8 @@ struct tr {
     unsigned count;
     unsigned i; /* being emitted */
     bool flags_host, flags_saved;
-    bool ended; /* an exit has been emitted */
+    bool native_flags_saved; /* where status flags are when the current instruction itself runs */
+    bool ended;              /* an exit has been emitted */
     struct stub stub[BT_STUBS_MAX];
     unsigned stub_count;
     unsigned op_count;
@@ -95,6 +96,8 @@ static inline bool tr_flat(const struct tr *t)
 /* The memory operand is reached through the soft TLB, not by CALLOUT_PRE. */
 static inline bool tr_direct_mem(const struct tr *t, const struct x86_insn *insn)
 {
+    if (!(t->mode & MODE_CODE64) && insn->mem.seg == SEG_CS && insn->mem.written)
+        return false; /* code segments are never writable */
     return tr_flat(t) && ((t->mode & MODE_CODE64) || (insn->mem.seg != SEG_FS && insn->mem.seg != SEG_GS));
 }
 
@@ -151,8 +154,12 @@ void tr_exit_direct(struct tr *t, unsigned link, int32_t target);
 void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy);
 void tr_emit_stubs(struct tr *t);
 struct stub *tr_stub(struct tr *t, enum stub_kind kind, uint8_t *from);
-/* T0 holds the target RIP: goes there by the jump cache. */
-void tr_exit_indirect(struct tr *t);
+/*
+ * T0 holds the target RIP: goes there by the jump cache. `rsp_undo` is what to add to RSP if the branch turns
+ * out to fault, or NOT_A_BRANCH when the target cannot be bad.
+ */
+#define NOT_A_BRANCH INT32_MIN
+void tr_exit_indirect(struct tr *t, int32_t rsp_undo);
 
 /* ---- trans_stack.c ---- */
 void tr_push_gpr(struct tr *t, const struct x86_insn *insn);
