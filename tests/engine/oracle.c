@@ -10,10 +10,12 @@
  * runs the native side against itself, which checks the oracle.
  */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -272,7 +274,10 @@ static void put_nops(uint8_t *code, unsigned len)
 static void remove_insn(struct oracle_seq *seq, unsigned number)
 {
     struct oracle_insn *insn = &seq->insn[number];
+    unsigned end = insn->offset + insn->len;
+    unsigned next = number + 1 < seq->count ? insn[1].offset : seq->len - ORACLE_END_SIZE;
     put_nops(seq->code + insn->offset, insn->len);
+    put_nops(seq->code + end, next - end); /* what an indirect jump leaps over */
     *insn = (struct oracle_insn){.offset = insn->offset, .len = insn->len, .target = -1};
 }
 
@@ -525,6 +530,7 @@ static int supervise(struct progress *progress)
     if (pid < 0)
         return -1;
     if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         int result = work(progress);
         fflush(NULL);
         _exit(result);

@@ -45,6 +45,7 @@
 #define ORACLE_CODE_STRIDE 600u
 #define ORACLE_CODE_SIZE   (ORACLE_BATCH * ORACLE_CODE_STRIDE)
 #define ORACLE_CODE_MAX    500u /* bytes of a sequence without the final jump */
+#define ORACLE_END_SIZE    14u  /* the final jump */
 #define ORACLE_INSN_MAX    96u
 #define ORACLE_WINDOW      0x2000u
 #define ORACLE_RO_SIZE     0x1000u /* read-only, right after the window; the same page for all slots */

@@ -532,7 +532,7 @@ void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, bool 
         oracle_append_hex(&b, oracle_percent(&b.random, 50) ? "cc" : "0f 0b"); /* INT3, UD2 */
     seq->undefined_after = b.undefined;
     /* jmp [rip]; address */
-    const uint8_t end[6] = {0xff, 0x25};
+    const uint8_t end[ORACLE_END_SIZE - 8] = {0xff, 0x25};
     const uint64_t trampoline = ORACLE_TRAMPOLINE;
     memcpy(seq->code + seq->len, end, sizeof(end));
     memcpy(seq->code + seq->len + sizeof(end), &trampoline, sizeof(trampoline));

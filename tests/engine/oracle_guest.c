@@ -27,7 +27,7 @@
 #define WINDOWS_GPA    0x1000000u
 
 #define KERNEL_VA  UINT64_C(0xffff800000000000) /* of physical address 0 */
-#define TIMEOUT_MS 30000u
+#define TIMEOUT_MS 10000u
 
 /* Selectors as Linux has them, for sequences that read CS or SS. */
 enum { KERNEL_CS = 0x10, KERNEL_SS = 0x18, USER_SS = 0x2b, USER_CS = 0x33, TSS = 0x40 };

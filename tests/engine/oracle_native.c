@@ -23,7 +23,7 @@
 #include "oracle.h"
 
 /* A batch takes milliseconds; a child that needs longer is lost. */
-#define CHILD_TIMEOUT_S 20
+#define CHILD_TIMEOUT_S 5
 
 enum turn { TURN_PARENT, TURN_CHILD };
 
