@@ -11,8 +11,6 @@
 
 #include "base/error.h"
 #include "bt_ops.h"
-#include "engine/bt/flags.h"
-#include "engine/bt/vec.h"
 #include "os/loop.h"
 
 struct cpuid_model model;

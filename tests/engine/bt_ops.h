@@ -7,7 +7,9 @@
 #define TESTS_ENGINE_BT_OPS_H
 
 #include "core/engine.h"
+#include "engine/bt/flags.h"
 #include "engine/bt/ops.h"
+#include "engine/bt/vec.h"
 
 #define PAGE_TABLES 0x1000
 #define CODE        0x8000

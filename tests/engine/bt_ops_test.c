@@ -14,7 +14,6 @@
 #include <time.h>
 
 #include "bt_ops.h"
-#include "engine/bt/flags.h"
 #include "engine/bt/pvclock.h"
 #include "os/loop.h"
 

@@ -10,8 +10,6 @@
 #include <string.h>
 
 #include "bt_ops.h"
-#include "engine/bt/flags.h"
-#include "engine/bt/vec.h"
 
 #define IMAGE __attribute__((aligned(64)))
 
