@@ -272,8 +272,8 @@ static void breakpoints(void)
         not_in_qemu();
     write_dr6(0);
     expect_equal(read_dr6(), DR6_NONE, "DR6");
-    write_dr7(UINT64_C(0x23ff) | 0xf0000000);
-    expect_equal(read_dr7(), 0xf00027ff, "DR7");
+    write_dr7(UINT64_C(0x3ff) | 0xf0000000);
+    expect_equal(read_dr7(), 0xf00007ff, "DR7");
     write_dr7(0);
     expect_equal(read_dr7(), 0x400, "DR7");
     verdict("fixed bits of DR6 and DR7");

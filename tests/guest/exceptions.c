@@ -11,7 +11,7 @@ SNIPPET(breakpoint, "", "int3");
 SNIPPET(breakpoint_long, "", ".byte 0xcd, 3");
 SNIPPET(into32, ".code32; mov $0x7f, %al; add $1, %al", "into");
 SNIPPET(int_4, "", "int $4");
-SNIPPET(bound32, ".code32; mov $bound_table, %ebx; mov $11, %eax", "bound %eax, (%ebx)");
+SNIPPET(bound32, ".code32; mov $0x2b, %eax; mov %eax, %ds; mov $bound_table, %ebx; mov $11, %eax", "bound %eax, (%ebx)");
 const int32_t bound_table[2] = {-10, 10};
 /* --- #UD --- */
 SNIPPET(undefined, "", "ud2");
@@ -29,7 +29,7 @@ SNIPPET(xgetbv, "xor %ecx, %ecx", "xgetbv");
 /* --- #GP --- */
 SNIPPET(read_hole, "mov $0x800000000000, %rax", "mov (%rax), %ebx");
 SNIPPET(write_hole, "mov $0x8000000000000000, %rax", "mov %ebx, 7(%rax)");
-SNIPPET(push_hole, "mov $0x800000000000, %rsp", "push %rax");
+SNIPPET(push_hole, "mov $0x800000000010, %rsp", "push %rax");
 SNIPPET(rbp_hole, "mov $0x800000000000, %rbp", "mov (%rbp), %al");
 SNIPPET(call_hole, "mov $0x800000000000, %rax", "call *%rax");
 SNIPPET(unaligned_sse, "", "movaps %xmm0, -8(%rsp)");
