@@ -413,13 +413,13 @@ static bool prepare_hidden(struct oracle_builder *b, const ZydisDecodedInstructi
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
             continue;
         unsigned reg = gpr_number(op->mem.base);
-        if (reg > 15 || oracle_percent(&b->random, 2))
+        if (reg > 15)
             continue;
         /* Whether bytes that are not stored may fault is the processor's choice. */
         bool masked = reg == R_RDI && insn->meta.category != ZYDIS_CATEGORY_STRINGOP;
         if (masked && !oracle_load(b, reg, b->window + oracle_below(&b->random, ORACLE_WINDOW - 16)))
             return false;
-        if (masked)
+        if (masked || oracle_percent(&b->random, 2))
             continue;
         bool near_window = known(b, reg) && b->value[reg] - b->window < ORACLE_WINDOW;
         if (near_window && oracle_percent(&b->random, 70)) {

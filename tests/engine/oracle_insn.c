@@ -225,6 +225,10 @@ bool oracle_decode(const uint8_t *code, unsigned len, bool kernel, ZydisDecodedI
     /* AMD's processors take PAUSE with REX.B as XCHG. */
     if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
         return false;
+    /* The register form of PREFETCH: no operation to Intel, undefined to AMD. */
+    if (insn->mnemonic == ZYDIS_MNEMONIC_NOP && insn->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+        insn->opcode == 0x0d)
+        return false;
     bool special = is_privileged(insn, operands);
     *group = special ? GROUP_PRIVILEGED : group_of(insn);
     return !(special && kernel);
