@@ -190,12 +190,20 @@ struct bt_cpu {
     uint64_t mcg_status, tsc_adjust;
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
     uint64_t pv_system_time_msr, pv_wall_clock_msr, pv_eoi_msr, pv_steal_msr, pv_async_msr;
-    uint64_t pdpte[4];      /* PAE paging: loaded with CR3 */
-    uint8_t cpl;            /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
-    uint32_t jc_generation; /* part of jc_key: a new one forgets all entries */
-    uint32_t mode;          /* MODE_* bits now (bt_mode_update) */
-    bool shadow;            /* interrupts are held off for one instruction */
-    bool trap_shadow;       /* after MOV SS and POP SS: debug traps are held off too */
+    uint64_t pdpte[4]; /* PAE paging: loaded with CR3 */
+    uint8_t cpl;       /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
+    /*
+     * Jump cache and itlb entries are forgotten by a new generation, part of jc_key, one for CPL 3 and one
+     * for the rest; code_pages is a Bloom filter of the pages that have had entries since.
+     */
+    struct bt_code_view {
+        uint32_t generation;
+        bool local; /* some page is not global */
+        uint64_t code_pages[16];
+    } view[2];
+    uint32_t mode;    /* MODE_* bits now (bt_mode_update) */
+    bool shadow;      /* interrupts are held off for one instruction */
+    bool trap_shadow; /* after MOV SS and POP SS: debug traps are held off too */
     bool nmi_blocked, nmi_pending;
     bool vec_live; /* guest vectors are in host registers */
     /* The GiB-sized regions of linear memory that have pages larger than 4 KiB in the TLB; count beyond the
@@ -238,8 +246,10 @@ void bt_request(struct bt_cpu *cpu, uint32_t request);
 /* Recomputes cpu->mode, the TLB in force, seg_base and jc_key after a change of segments, CPL, CR0, CR4,
  * EFER, XCR0 or AC. gpr-only. */
 void bt_mode_update(struct bt_cpu *cpu);
-/* Forgets all block entries of this vCPU. gpr-only. */
-void bt_jc_flush(struct bt_cpu *cpu);
+/* Forgets block entries of this vCPU: those for CPL 3 and, when `global_too`, all others; or just those of
+ * one page. gpr-only. */
+void bt_jc_flush(struct bt_cpu *cpu, bool global_too);
+void bt_jc_flush_page(struct bt_cpu *cpu, uint64_t lin);
 
 /* ---- vec.c: guest vector state between host registers and cpu->xsave. gpr-only callable ---- */
 void bt_vec_save(struct bt_cpu *cpu);

@@ -148,25 +148,34 @@ struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc)
     return NULL;
 }
 
-/* Removes a block from a page's list. */
+/* Which page_next of a block belongs to the page at gpa. */
+static unsigned side_of(const struct bt_block *block, uint64_t gpa)
+{
+    return round_down(block->phys, GUEST_PAGE_SIZE) == round_down(gpa, GUEST_PAGE_SIZE) ? 0 : 1;
+}
+
 static void page_remove(struct bt_cache *c, const struct guest_memory *mem, uint64_t gpa,
                         struct bt_block *block)
 {
     struct bt_page *page = c->pages[bt_page_index(mem, gpa)];
     struct bt_block **at = &page->blocks;
+    while (*at != block)
+        at = &(*at)->page_next[side_of(*at, gpa)];
+    *at = block->page_next[side_of(block, gpa)];
+    if (!page->blocks)
+        page->code = 0;
+}
+
+/* Takes back what is marked as code but belongs to no block any more. */
+static void page_recount(struct bt_page *page, uint64_t gpa)
+{
     uint64_t code = 0;
-    while (*at) {
-        struct bt_block *b = *at;
-        unsigned side = round_down(b->phys, GUEST_PAGE_SIZE) == round_down(gpa, GUEST_PAGE_SIZE) ? 0 : 1;
-        if (b == block) {
-            *at = b->page_next[side];
-            continue;
-        }
+    for (struct bt_block *b = page->blocks; b; b = b->page_next[side_of(b, gpa)]) {
+        unsigned side = side_of(b, gpa);
         unsigned first = side ? 0 : (unsigned)(b->phys & 0xfff) / 64;
         unsigned last = side ? (unsigned)((b->phys + b->len - 1) & 0xfff) / 64
                              : MIN((unsigned)(b->phys & 0xfff) + b->len - 1u, 0xfffu) / 64;
         code |= (UINT64_MAX << first) & (UINT64_MAX >> (63 - last));
-        at = &b->page_next[side];
     }
     page->code = code;
 }
@@ -362,8 +371,7 @@ bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len)
                 any = true;
             }
         }
-        if (!page->blocks)
-            page->code = 0;
+        page_recount(page, at);
     }
     if (any)
         forget_entries(engine);

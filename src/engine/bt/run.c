@@ -25,16 +25,47 @@ void bt_request(struct bt_cpu *cpu, uint32_t request)
         syscall(SYS_futex, &cpu->kick, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-void bt_jc_flush(struct bt_cpu *cpu)
+static void update_jc_key(struct bt_cpu *cpu)
 {
-    cpu->jc_generation = (cpu->jc_generation + 1) & 15;
-    if (cpu->jc_generation == 0)
-        for (unsigned i = 0; i < BT_JC_SIZE; i++)
-            cpu->jc[i].tag = BT_JC_NONE;
-    if (cpu->jc_generation == 0)
-        for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
-            cpu->itlb[i].tag = BT_JC_NONE;
-    cpu->jc_key = (uint64_t)(cpu->mode | cpu->jc_generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
+    const struct bt_code_view *view = &cpu->view[!(cpu->mode & MODE_USER)];
+    cpu->jc_key = (uint64_t)(cpu->mode | view->generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
+}
+
+static void new_generation(struct bt_cpu *cpu, struct bt_code_view *view)
+{
+    view->generation = (view->generation + 1) & 15;
+    view->local = false;
+    for (unsigned i = 0; i < ARRAY_SIZE(view->code_pages); i++)
+        view->code_pages[i] = 0;
+    if (view->generation)
+        return;
+    for (unsigned i = 0; i < BT_JC_SIZE; i++)
+        cpu->jc[i].tag = BT_JC_NONE;
+    for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
+        cpu->itlb[i].tag = BT_JC_NONE;
+}
+
+void bt_jc_flush(struct bt_cpu *cpu, bool global_too)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (global_too || cpu->view[i].local)
+            new_generation(cpu, &cpu->view[i]);
+    update_jc_key(cpu);
+}
+
+static unsigned code_page_bit(uint64_t lin)
+{
+    uint64_t page = lin >> GUEST_PAGE_SHIFT;
+    return (unsigned)(page ^ page >> 10 ^ page >> 20) & 1023;
+}
+
+void bt_jc_flush_page(struct bt_cpu *cpu, uint64_t lin)
+{
+    unsigned bit = code_page_bit(lin);
+    for (unsigned i = 0; i < 2; i++)
+        if (cpu->view[i].code_pages[bit / 64] & BIT(bit % 64))
+            new_generation(cpu, &cpu->view[i]);
+    update_jc_key(cpu);
 }
 
 static bool flat_data(const struct x86_segment *s)
@@ -70,7 +101,7 @@ void bt_mode_update(struct bt_cpu *cpu)
     mode |= (cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & 6) == 6 ? MODE_AVX : 0;
     cpu->tlb = cpu->tlbs[tlb];
     cpu->mode = mode;
-    cpu->jc_key = (uint64_t)(mode | cpu->jc_generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
+    update_jc_key(cpu);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         cpu->seg_base[i] = seg[i].base;
 }
@@ -99,6 +130,25 @@ static bool fetch_address(struct bt_cpu *cpu, uint64_t *lin)
     return true;
 }
 
+/* Physical address of code, through the instruction TLB. False: cpu->exc. */
+static bool fetch_physical(struct bt_cpu *cpu, uint64_t lin, uint64_t *phys)
+{
+    struct bt_itlb_entry *entry = &cpu->itlb[(lin >> GUEST_PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
+    uint64_t tag = round_down(lin, GUEST_PAGE_SIZE) ^ cpu->jc_key;
+    if (entry->tag != tag) {
+        struct bt_code_view *view = &cpu->view[!(cpu->mode & MODE_USER)];
+        uint64_t flags;
+        if (!bt_translate(cpu, lin, BT_FETCH, phys, &flags))
+            return false;
+        view->local |= !(flags & BT_TLBE_GLOBAL);
+        view->code_pages[code_page_bit(lin) / 64] |= BIT(code_page_bit(lin) % 64);
+        entry->tag = tag;
+        entry->phys = round_down(*phys, GUEST_PAGE_SIZE);
+    }
+    *phys = entry->phys | (lin & 0xfff);
+    return true;
+}
+
 /* A block that crosses a page is good only while its second page is what it was. */
 static bool second_page_holds(struct bt_cpu *cpu, const struct bt_block *block, uint64_t lin)
 {
@@ -107,7 +157,7 @@ static bool second_page_holds(struct bt_cpu *cpu, const struct bt_block *block, 
         return true;
     if (!bt_long_mode(cpu))
         next &= UINT32_MAX;
-    return bt_translate(cpu, next, BT_FETCH, &gpa, NULL) && gpa == block->phys2;
+    return fetch_physical(cpu, next, &gpa) && gpa == block->phys2;
 }
 
 /* Lets other vCPUs come out of blocks that are about to be reused. */
@@ -154,21 +204,6 @@ static struct bt_block *make_block(struct bt_cpu *cpu, uint64_t lin, uint64_t ph
     }
 }
 
-/* Physical address of code, through the instruction TLB. False: cpu->exc. */
-static bool fetch_physical(struct bt_cpu *cpu, uint64_t lin, uint64_t *phys)
-{
-    struct bt_itlb_entry *entry = &cpu->itlb[(lin >> GUEST_PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
-    uint64_t tag = round_down(lin, GUEST_PAGE_SIZE) ^ cpu->jc_key;
-    if (entry->tag != tag) {
-        if (!bt_translate(cpu, lin, BT_FETCH, phys, NULL))
-            return false;
-        entry->tag = tag;
-        entry->phys = round_down(*phys, GUEST_PAGE_SIZE);
-    }
-    *phys = entry->phys | (lin & 0xfff);
-    return true;
-}
-
 /* The block at RIP for cpu->mode | extra; sets pc_base. NULL: as make_block. */
 static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 {
@@ -178,8 +213,8 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
         return NULL;
     cpu->pc_base = cpu->rip - (lin & 0xfff);
     struct bt_block *block = bt_cache_find(cpu->engine->cache, phys, mode);
-    if (!block || block->phys2)
-        block = make_block(cpu, lin, phys, mode);
+    if (!block || !second_page_holds(cpu, block, lin))
+        block = cpu->exc.pending ? NULL : make_block(cpu, lin, phys, mode);
     return block;
 }
 
@@ -224,7 +259,7 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
         return false;
     if (linking && !extra)
         chain(cpu, block);
-    if (cacheable) {
+    if (cacheable && !block->phys2) {
         slot->tag = cpu->rip ^ cpu->jc_key;
         slot->host = (uint64_t)(uintptr_t)block->entry_indirect;
     }
@@ -239,7 +274,7 @@ static void take_requests(struct bt_cpu *cpu)
     atomic_store(&cpu->kick, 0);
     uint32_t requests = atomic_exchange(&cpu->requests, 0);
     if (requests & BT_REQ_FLUSH_JC)
-        bt_jc_flush(cpu);
+        bt_jc_flush(cpu, true);
     if (requests & BT_REQ_FLUSH_TLB)
         bt_tlb_flush(cpu, true);
     if (requests & BT_REQ_STOP)
