@@ -44,7 +44,7 @@ struct oracle {
     struct harness *harness;
     struct oracle_guest *guest;
     struct oracle_seq seq[ORACLE_BATCH];
-    uint8_t code[ORACLE_CODE_SIZE];
+    uint8_t code[ORACLE_CODE_SIZE], guest_code[ORACLE_CODE_SIZE];
     struct oracle_regs in[ORACLE_BATCH];
     uint8_t window[ORACLE_BATCH][ORACLE_WINDOW];
     struct progress *progress;
@@ -70,7 +70,7 @@ static void set_code(struct oracle *o)
     if (o->second)
         memcpy(oracle_native_code(o->second), o->code, sizeof(o->code));
     else
-        oracle_guest_code(o->guest, o->code);
+        oracle_guest_code(o->guest, o->guest_code);
 }
 
 static void set_inputs(struct oracle *o, struct oracle_native *n, unsigned first, unsigned count)
@@ -89,6 +89,10 @@ static bool run_both(struct oracle *o, unsigned first, unsigned count, unsigned 
         oracle_inputs(&o->seq[i], pass, &o->in[i], o->window[i]);
     set_inputs(o, o->native, first, count);
     oracle_native_start(o->native, first, count);
+    for (unsigned i = first; i < first + count && !o->second; i++) {
+        oracle_guest_selectors(&o->seq[i], &o->in[i]);
+        o->in[i].rip -= oracle_guest_code_base(&o->seq[i]);
+    }
     bool good = true;
     if (o->second) {
         set_inputs(o, o->second, first, count);
@@ -99,7 +103,7 @@ static bool run_both(struct oracle *o, unsigned first, unsigned count, unsigned 
     } else {
         for (unsigned i = first; i < first + count; i++)
             oracle_guest_window(o->guest, i, o->window[i]);
-        good = oracle_guest_run(o->guest, o->in, first, count, o->seq[first].kernel, slot, why);
+        good = oracle_guest_run(o->guest, o->in, first, count, slot, why);
     }
     if (!oracle_native_wait(o->native)) {
         *slot = first;
@@ -143,7 +147,7 @@ static uint32_t undefined_at(const struct oracle_seq *seq, uint64_t rip)
 /* The linear address of a page fault above the canonical middle says nothing about the page being there. */
 static uint64_t error_code(const struct oracle_seq *seq, const struct oracle_regs *r)
 {
-    uint64_t mask = r->vector == VEC_PF && seq->kernel ? ~UINT64_C(4) : ~UINT64_C(0);
+    uint64_t mask = r->vector == VEC_PF && seq->mode == ORACLE_KERNEL ? ~UINT64_C(4) : ~UINT64_C(0);
     if (r->vector == VEC_PF && (int64_t)r->cr2 < 0)
         mask &= ~UINT64_C(1);
     return r->error & mask;
@@ -207,19 +211,30 @@ static void compare_vectors(struct report *r, const struct oracle_regs *native,
     }
 }
 
+/* Narrow code meets the limit of a 4 GiB segment where 64-bit code goes on to an absent page. */
+static bool met_limit(const struct oracle_seq *seq, const struct oracle_regs *native,
+                      const struct oracle_regs *engine)
+{
+    return oracle_is_narrow(seq->mode) && native->vector == VEC_PF && engine->vector == VEC_GP &&
+           !engine->error && native->cr2 + 64 - UINT32_MAX < 128;
+}
+
 /* True when both sides agree. */
 static bool compare(struct oracle *o, unsigned slot, FILE *out)
 {
     const struct oracle_seq *seq = &o->seq[slot];
     const struct oracle_regs *native = oracle_native_out(o->native) + slot, *engine = engine_out(o, slot);
     struct report r = {.out = out};
+    if (met_limit(seq, native, engine))
+        return true;
     if (native->vector != engine->vector)
         differ(&r, "vector", native->vector, engine->vector);
     uint64_t mask = ~UINT64_C(0);
     if (native->vector != ORACLE_DONE_VECTOR) {
         mask &= ~(uint64_t)undefined_at(seq, native->rip);
-        if (native->rip != engine->rip)
-            differ(&r, "RIP", native->rip, engine->rip);
+        uint64_t rip = engine->rip + (o->second ? 0 : oracle_guest_code_base(seq));
+        if (native->rip != rip)
+            differ(&r, "RIP", native->rip, rip);
         if (native->vector == engine->vector && error_code(seq, native) != error_code(seq, engine))
             differ(&r, "error", error_code(seq, native), error_code(seq, engine));
         if (native->vector == VEC_PF && engine->vector == VEC_PF && native->cr2 != engine->cr2)
@@ -227,7 +242,7 @@ static bool compare(struct oracle *o, unsigned slot, FILE *out)
     } else {
         mask &= ~(uint64_t)seq->undefined_after;
     }
-    for (unsigned i = 0; i < 16; i++)
+    for (unsigned i = 0; i < (oracle_is_narrow(seq->mode) ? 8 : 16); i++)
         if (native->gpr[i] != engine->gpr[i])
             differ(&r, gpr_names[i], native->gpr[i], engine->gpr[i]);
     if ((native->rflags ^ engine->rflags) & mask)
@@ -251,41 +266,27 @@ static bool compare(struct oracle *o, unsigned slot, FILE *out)
 static void put_code(struct oracle *o, unsigned slot)
 {
     memcpy(o->code + slot * ORACLE_CODE_STRIDE, o->seq[slot].code, o->seq[slot].len);
+    memcpy(o->guest_code + slot * ORACLE_CODE_STRIDE, o->seq[slot].guest_code, o->seq[slot].len);
 }
 
-/* The same bytes as no operation. */
-static void put_nops(uint8_t *code, unsigned len)
-{
-    static const uint8_t nops[10][9] = {{0},
-                                        {0x90},
-                                        {0x66, 0x90},
-                                        {0x0f, 0x1f, 0x00},
-                                        {0x0f, 0x1f, 0x40, 0x00},
-                                        {0x0f, 0x1f, 0x44, 0x00, 0x00},
-                                        {0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00},
-                                        {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
-                                        {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0},
-                                        {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
-    for (; len > 9; len -= 9, code += 9)
-        memcpy(code, nops[9], 9);
-    memcpy(code, nops[len], len);
-}
+#define NOP 0x90
 
 static void remove_insn(struct oracle_seq *seq, unsigned number)
 {
     struct oracle_insn *insn = &seq->insn[number];
-    unsigned end = insn->offset + insn->len;
     unsigned next = number + 1 < seq->count ? insn[1].offset : seq->len - ORACLE_END_SIZE;
-    put_nops(seq->code + insn->offset, insn->len);
-    put_nops(seq->code + end, next - end); /* what an indirect jump leaps over */
+    /* Also what an indirect jump leaps over. */
+    memset(seq->code + insn->offset, NOP, next - insn->offset);
+    memset(seq->guest_code + insn->offset, NOP, next - insn->offset);
     *insn = (struct oracle_insn){.offset = insn->offset, .len = insn->len, .target = -1};
 }
 
 static bool is_removed(const struct oracle_seq *seq, const struct oracle_insn *insn)
 {
-    uint8_t nops[16];
-    put_nops(nops, insn->len);
-    return !memcmp(nops, seq->code + insn->offset, insn->len);
+    for (unsigned i = 0; i < insn->len; i++)
+        if (seq->code[insn->offset + i] != NOP)
+            return false;
+    return true;
 }
 
 /* Runs passes 0..pass of one slot; true when the last one differs (or does not get through) as it did at
@@ -334,7 +335,10 @@ static void print_sequence(const struct oracle *o, unsigned slot)
         if (is_removed(seq, insn))
             continue;
         oracle_print_insn(seq->code + insn->offset, insn->len, seq->base + insn->offset, line, sizeof(line));
-        printf("    %llx  %s\n", (unsigned long long)(seq->base + insn->offset), line);
+        printf("    %llx  %s", (unsigned long long)(seq->base + insn->offset), line);
+        for (unsigned j = 0; oracle_is_narrow(seq->mode) && j < insn->len; j++)
+            printf("%s%02x", j ? "" : "  = ", seq->guest_code[insn->offset + j]);
+        printf("\n");
     }
 }
 
@@ -361,12 +365,14 @@ static char *difference_text(struct oracle *o, unsigned slot)
     return text;
 }
 
+static const char *const mode_names[ORACLE_MODES] = {"CPL 3", "CPL 0", "32-bit code", "16-bit code"};
+
 static void report(struct oracle *o, uint64_t number, unsigned slot, unsigned pass)
 {
     struct oracle_seq whole = o->seq[slot];
     cleanup(mem) char *first = difference_text(o, slot);
-    printf("difference: --seed %llu --first %llu --count 1 (pass %u, CPL %u)\n",
-           (unsigned long long)options.seed, (unsigned long long)number, pass, whole.kernel ? 0 : 3);
+    printf("difference: --seed %llu --first %llu --count 1 (pass %u, %s)\n", (unsigned long long)options.seed,
+           (unsigned long long)number, pass, mode_names[whole.mode]);
     bool alone = !options.whole && still_differs(o, slot, pass);
     if (alone)
         minimise(o, slot, pass);
@@ -386,17 +392,18 @@ static void report(struct oracle *o, uint64_t number, unsigned slot, unsigned pa
 
 /* --- the run --- */
 
-/* Every eighth batch runs at CPL 0; which one depends on the number alone. */
-static bool kernel_batch(uint64_t batch)
+/* Which mode a batch is in depends on its number alone. */
+static enum oracle_mode mode_of(uint64_t batch)
 {
-    return batch % 8 == 7;
+    static const enum oracle_mode modes[8] = {[3] = ORACLE_CODE16, [5] = ORACLE_CODE32, [7] = ORACLE_KERNEL};
+    return modes[batch % 8];
 }
 
 static void generate(struct oracle *o, uint64_t number)
 {
     uint64_t state = options.seed + number * UINT64_C(0xd1342543de82ef95);
     unsigned slot = (unsigned)(number % ORACLE_BATCH);
-    oracle_generate(&o->seq[slot], oracle_random(&state), slot, kernel_batch(number / ORACLE_BATCH));
+    oracle_generate(&o->seq[slot], oracle_random(&state), slot, mode_of(number / ORACLE_BATCH));
     put_code(o, slot);
 }
 

@@ -20,6 +20,9 @@
 #define ORACLE_REGS_VECTOR 144
 #define ORACLE_REGS_ERROR  152
 #define ORACLE_REGS_CR2    160
+#define ORACLE_REGS_CS     168 /* inputs only: CS, SS and the data segments to start with */
+#define ORACLE_REGS_SS     176
+#define ORACLE_REGS_DS     184
 #define ORACLE_REGS_XSAVE  192
 #define ORACLE_REGS_SIZE   1088
 #define ORACLE_DONE_VECTOR 0x81
@@ -63,7 +66,7 @@ struct oracle_regs {
     uint64_t vector; /* results: ORACLE_DONE_VECTOR or the exception's */
     uint64_t error;
     uint64_t cr2;
-    uint64_t unused[3];
+    uint64_t cs, ss, ds;
     uint8_t xsave[896] __attribute__((aligned(64)));
 };
 _Static_assert(sizeof(struct oracle_regs) == ORACLE_REGS_SIZE, "known to the assembly files");
@@ -80,13 +83,23 @@ struct oracle_insn {
     uint8_t tie;    /* instructions with the same number make sense only together; 0: none */
 };
 
+/* How the guest runs a sequence. Narrow code runs natively in its 64-bit form. */
+enum oracle_mode { ORACLE_USER, ORACLE_KERNEL, ORACLE_CODE32, ORACLE_CODE16, ORACLE_MODES };
+
+static inline bool oracle_is_narrow(enum oracle_mode mode)
+{
+    return mode == ORACLE_CODE32 || mode == ORACLE_CODE16;
+}
+
 struct oracle_seq {
     uint64_t seed;
     unsigned slot;
-    bool kernel; /* runs at CPL 0 */
+    enum oracle_mode mode;
     uint64_t base;
     uint8_t code[ORACLE_CODE_STRIDE];
-    unsigned len; /* with the final jump */
+    uint8_t guest_code[ORACLE_CODE_STRIDE]; /* the same instructions for the guest's mode, byte for byte as
+                                               long */
+    unsigned len;                           /* with the final jump */
     struct oracle_insn insn[ORACLE_INSN_MAX];
     unsigned count;
     uint32_t undefined_after;
@@ -153,17 +166,23 @@ void oracle_forms_init(const struct cpuid_model *model);
 /* A random form of a random mnemonic of the group; NULL when the group is empty. */
 const struct oracle_form *oracle_form_pick(enum oracle_group group, uint64_t *random);
 /* Decodes; false when invalid, not offered, not deterministic, or not to be run at this privilege. */
-bool oracle_decode(const uint8_t *code, unsigned len, bool kernel, ZydisDecodedInstruction *insn,
+bool oracle_decode(const uint8_t *code, unsigned len, enum oracle_mode mode, ZydisDecodedInstruction *insn,
                    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT], enum oracle_group *group);
 /* Flags of a decoded instruction into an oracle_insn. */
 void oracle_flags(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *operands,
                   struct oracle_insn *out);
+/*
+ * The bytes of a 64-bit instruction for 32- or 16-bit code: the same operation on the same operands and of
+ * the same length, which takes a prefix DS (3E) or address size (67) in it to be exchanged. False: there is
+ * none.
+ */
+bool oracle_narrow(enum oracle_mode mode, const uint8_t *code, unsigned len, uint8_t *out);
 void oracle_print_insn(const uint8_t *code, unsigned len, uint64_t rip, char *out, unsigned size);
 /* Prints how many mnemonics and forms each group has. */
 void oracle_forms_print(void);
 
 /* --- oracle_gen.c: sequences and initial values --- */
-void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, bool kernel);
+void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, enum oracle_mode mode);
 /* Initial registers and window of pass `pass`. */
 void oracle_inputs(const struct oracle_seq *seq, unsigned pass, struct oracle_regs *regs, uint8_t *window);
 void oracle_read_only_page(uint8_t *page);
@@ -194,7 +213,10 @@ const uint8_t *oracle_guest_peek(struct oracle_guest *g, unsigned slot);
 /* Runs slots [first, first + count) from `in`. False: *why says what ended the run, *index the slot it was
  * in. */
 bool oracle_guest_run(struct oracle_guest *g, const struct oracle_regs *in, unsigned first, unsigned count,
-                      bool kernel, unsigned *index, const char **why);
+                      unsigned *index, const char **why);
+/* Fills in the selectors of an input; the code segments of 16-bit code do not begin at 0. */
+void oracle_guest_selectors(const struct oracle_seq *seq, struct oracle_regs *in);
+uint64_t oracle_guest_code_base(const struct oracle_seq *seq);
 const struct oracle_regs *oracle_guest_out(struct oracle_guest *g);
 
 #endif

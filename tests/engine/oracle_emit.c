@@ -109,6 +109,11 @@ bool oracle_append(struct oracle_builder *b, const uint8_t *code, unsigned len)
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &insn, operands)) || insn.length != len)
         return false;
+    uint8_t *guest_code = seq->guest_code + seq->len;
+    if (!oracle_is_narrow(seq->mode))
+        memcpy(guest_code, code, len);
+    else if (!oracle_narrow(seq->mode, code, len, guest_code))
+        return false;
     oracle_flags(&insn, operands, out);
     out->undefined_before = b->undefined;
     b->undefined = (b->undefined & ~out->defines) | out->undefines;
@@ -123,6 +128,10 @@ bool oracle_append_hex(struct oracle_builder *b, const char *format, ...)
 {
     uint8_t code[32];
     unsigned n = 0;
+    if (b->seq->mode == ORACLE_CODE16)
+        code[n++] = 0x3e;
+    if (oracle_is_narrow(b->seq->mode))
+        code[n++] = 0x67;
     va_list args;
     va_start(args, format);
     for (const char *p = format; *p && n + 8 < sizeof(code); p++) {
@@ -162,7 +171,8 @@ bool oracle_load(struct oracle_builder *b, unsigned reg, uint64_t value)
 bool oracle_define_flags(struct oracle_builder *b)
 {
     unsigned x = oracle_below(&b->random, 8), y = oracle_below(&b->random, 8);
-    return oracle_append_hex(b, "48 39 %b", 0xc0 | x << 3 | y); /* cmp */
+    return oracle_append_hex(b, oracle_is_narrow(b->seq->mode) ? "39 %b" : "48 39 %b",
+                             0xc0 | x << 3 | y); /* cmp */
 }
 
 /* --- memory operands --- */
@@ -221,7 +231,8 @@ static void set_mod(struct oracle_builder *b, struct draft *d)
 static bool address_by_registers(struct oracle_builder *b, struct draft *d, uint64_t offset)
 {
     for (unsigned tries = 0; tries < 12; tries++) {
-        unsigned base = oracle_below(&b->random, 16), index = oracle_below(&b->random, 16);
+        unsigned range = oracle_is_narrow(b->seq->mode) ? 8 : 16;
+        unsigned base = oracle_below(&b->random, range), index = oracle_below(&b->random, range);
         bool with_index = oracle_percent(&b->random, 40), with_base = oracle_percent(&b->random, 92);
         if (!with_base)
             with_index = true;
@@ -268,7 +279,7 @@ static void address(struct oracle_builder *b, struct draft *d, uint64_t target)
     d->mod = 0;
     d->base = false;
     d->rm = 5;
-    d->rip = oracle_percent(&b->random, 60);
+    d->rip = oracle_percent(&b->random, 60) && !oracle_is_narrow(b->seq->mode);
     d->sib = !d->rip;
     d->disp = (int32_t)d->target;
 }
@@ -277,8 +288,9 @@ static void address(struct oracle_builder *b, struct draft *d, uint64_t target)
 static void wild_address(struct oracle_builder *b, struct draft *d)
 {
     d->memory = d->base = true;
-    d->rm = (uint8_t)oracle_below(&b->random, 16);
-    d->index = (uint8_t)oracle_below(&b->random, 16);
+    unsigned range = oracle_is_narrow(b->seq->mode) ? 8 : 16;
+    d->rm = (uint8_t)oracle_below(&b->random, range);
+    d->index = (uint8_t)oracle_below(&b->random, range);
     d->scale = (uint8_t)oracle_below(&b->random, 4);
     d->sib = d->index != 4 || (d->rm & 7) == 4;
     d->disp = (int32_t)oracle_random(&b->random);
@@ -380,7 +392,7 @@ static unsigned encode(struct oracle_builder *b, struct draft *d, uint8_t *code,
         n += d->address_size ? 4 : 8;
     }
     put_immediate(b, code + n, 32 - n);
-    if (!oracle_decode(code, 15, b->seq->kernel, insn, operands, &group))
+    if (!oracle_decode(code, 15, b->seq->mode, insn, operands, &group))
         return 0;
     if (d->memory && d->rip) {
         uint64_t next = b->seq->base + b->seq->len + insn->length;
@@ -441,7 +453,8 @@ static void choose_operands(struct oracle_builder *b, struct draft *d)
 {
     const struct oracle_form *f = &d->form;
     uint64_t *r = &b->random;
-    unsigned range = oracle_percent(r, 60) ? 16 : 8;
+    bool narrow = oracle_is_narrow(b->seq->mode);
+    unsigned range = oracle_percent(r, 60) && !narrow ? 16 : 8;
     d->reg = f->modrm_reg >= 0 ? (uint8_t)f->modrm_reg : (uint8_t)oracle_below(r, range);
     d->rm = f->modrm_rm >= 0 ? (uint8_t)f->modrm_rm : (uint8_t)oracle_below(r, range);
     /* RSP as an operand loses the stack; now and then that is wanted. */
@@ -449,11 +462,17 @@ static void choose_operands(struct oracle_builder *b, struct draft *d)
         d->reg = R_RBX;
     if (f->modrm_rm < 0 && d->rm == R_RSP && oracle_percent(r, 80))
         d->rm = R_RCX;
-    d->vvvv = (uint8_t)oracle_below(r, 16);
+    d->vvvv = (uint8_t)oracle_below(r, narrow ? 8 : 16);
     if (d->vvvv == R_RSP)
         d->vvvv = R_RDI;
-    d->rex = oracle_percent(r, 10);
     d->memory = f->memory;
+    if (narrow) {
+        d->address_size = true;
+        if (b->seq->mode == ORACLE_CODE16)
+            d->prefix[d->prefix_count++] = 0x3e;
+        return;
+    }
+    d->rex = oracle_percent(r, 10);
     if (!f->vex && !f->w && f->group == GROUP_STACK)
         d->form.w = oracle_percent(r, 5);
     if (oracle_percent(r, 4))
@@ -537,6 +556,7 @@ bool oracle_emit_random(struct oracle_builder *b)
 {
     static const uint8_t prefixes[] = {0x66, 0xf2, 0xf3, 0x2e, 0x3e, 0x26, 0x36, 0x64, 0x65, 0xf0};
     uint64_t *r = &b->random;
+    bool narrow = oracle_is_narrow(b->seq->mode);
     for (unsigned tries = 0; tries < 200; tries++) {
         struct draft d = {
             .form = {.vex = oracle_percent(r, 25), .modrm_reg = -1, .modrm_rm = -1, .group = GROUP_SSE}};
@@ -544,13 +564,13 @@ bool oracle_emit_random(struct oracle_builder *b)
         f->map = (uint8_t)(oracle_below(r, 3) + (f->vex || oracle_percent(r, 30)));
         f->opcode = (uint8_t)oracle_random(r);
         f->mandatory = (uint8_t[]){0, 0, 0x66, 0xf2, 0xf3}[oracle_below(r, 5)];
-        f->w = oracle_percent(r, 30);
+        f->w = oracle_percent(r, 30) && !(narrow && !f->vex);
         f->l = oracle_percent(r, 50);
         f->vvvv = oracle_percent(r, 50);
         f->modrm = true;
         f->memory = oracle_percent(r, 50);
         choose_operands(b, &d);
-        for (unsigned i = 0; i < 2 && !f->vex; i++)
+        for (unsigned i = 0; i < 2 && !f->vex && !narrow; i++)
             if (oracle_percent(r, 15)) {
                 uint8_t p = prefixes[oracle_below(r, sizeof(prefixes))];
                 if (p == 0x64 || p == 0x65)

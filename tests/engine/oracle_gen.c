@@ -161,8 +161,8 @@ static bool emit_popf(struct oracle_builder *b)
     uint32_t flags = (uint32_t)oracle_random(r) & (uint32_t)(FLAGS_STATUS | FLAG_DF | FLAG_ID);
     if (oracle_percent(r, 80))
         flags &= ~(uint32_t)FLAG_DF;
-    flags |= b->seq->kernel ? (uint32_t)FLAG_IF : 0;
-    if (!b->seq->kernel && oracle_percent(r, 2))
+    flags |= b->seq->mode == ORACLE_KERNEL ? (uint32_t)FLAG_IF : 0;
+    if (b->seq->mode == ORACLE_USER && oracle_percent(r, 2))
         flags |= oracle_percent(r, 50) ? (uint32_t)FLAG_TF : (uint32_t)FLAG_AC;
     return stack_ready(b) && oracle_append_hex(b, "68 %d", flags) &&
            oracle_append_hex(b, oracle_percent(r, 85) ? "9d" : "66 9d");
@@ -182,6 +182,8 @@ static bool emit_enter(struct oracle_builder *b)
 static bool emit_stack(struct oracle_builder *b)
 {
     unsigned kind = oracle_below(&b->random, 100);
+    if (oracle_is_narrow(b->seq->mode))
+        return false; /* pushes and pops are of another size */
     if (kind < 8)
         return emit_popf(b);
     if (kind < 14)
@@ -209,11 +211,12 @@ static bool emit_plain(struct oracle_builder *b)
         n -= weights[i].weight;
     }
     if (i == ARRAY_SIZE(weights)) {
+        bool narrow = oracle_is_narrow(b->seq->mode); /* where the FPU's environment has another layout */
         switch (oracle_below(&b->random, 24)) {
         case 0:
-            return emit_fpu_save(b);
+            return !narrow && emit_fpu_save(b);
         case 1:
-            return oracle_percent(&b->random, 30) ? emit_fpu_load(b) : emit_fpu_control(b);
+            return oracle_percent(&b->random, 30) && !narrow ? emit_fpu_load(b) : emit_fpu_control(b);
         case 2:
             return emit_mxcsr(b);
         case 3:
@@ -245,9 +248,13 @@ static void set_branch(struct oracle_builder *b, unsigned from, unsigned to, uns
     struct oracle_insn *insn = &seq->insn[from];
     unsigned end = insn->offset + insn->len;
     int32_t distance = (int32_t)(to < seq->count ? seq->insn[to].offset : seq->len) - (int32_t)end;
-    bool is_short = (seq->code[insn->offset] & 0xf0) == 0x70 || seq->code[insn->offset] == 0xeb ||
-                    (seq->code[insn->offset] & 0xfc) == 0xe0 || seq->code[insn->offset] == 0x67;
-    memcpy(seq->code + end - (is_short ? 1 : 4), &distance, is_short ? 1 : 4);
+    const uint8_t *opcode = seq->code + insn->offset;
+    while (*opcode == 0x3e || *opcode == 0x67)
+        opcode++;
+    bool is_short = (*opcode & 0xf0) == 0x70 || *opcode == 0xeb || (*opcode & 0xfc) == 0xe0;
+    unsigned size = is_short ? 1 : 4;
+    memcpy(seq->code + end - size, &distance, size);
+    memcpy(seq->guest_code + end - size, &distance, size);
     insn->target = (int16_t)to;
     insn->tie = (uint8_t)tie;
 }
@@ -305,7 +312,10 @@ static bool emit_loop(struct oracle_builder *b, unsigned tie)
 {
     uint64_t *r = &b->random;
     bool use_loop = oracle_percent(r, 40);
-    unsigned counter = use_loop ? R_RCX : (unsigned[]){R_RBX, R_RCX, R_RDX, R_R9, R_R12}[oracle_below(r, 5)];
+    unsigned counter = use_loop
+                           ? R_RCX
+                           : (unsigned[]){R_RBX, R_RCX, R_RDX, R_R9,
+                                          R_R12}[oracle_below(r, oracle_is_narrow(b->seq->mode) ? 3 : 5)];
     unsigned pointer = counter == R_RSI ? R_RDI : R_RSI;
     if (!oracle_load(b, counter, 1 + oracle_below(r, 6)) ||
         !oracle_load(b, pointer, b->window + 0x800 + oracle_below(r, 0x800)) || !stack_ready(b))
@@ -430,6 +440,7 @@ static bool emit_indirect(struct oracle_builder *b, unsigned tie)
         b->seq->code[b->seq->len++] = (uint8_t)oracle_random(r);
     uint32_t distance = b->seq->len - lea_end;
     memcpy(b->seq->code + lea_end - 4, &distance, 4);
+    memcpy(b->seq->guest_code + lea_end - 4, b->seq->code + lea_end - 4, b->seq->len - lea_end + 4);
     return true;
 }
 
@@ -479,6 +490,12 @@ static uint64_t random_value(uint64_t *r)
     }
 }
 
+/* Narrow code never sees the upper halves; natively they stay zero. */
+static uint64_t value_mask(const struct oracle_seq *seq)
+{
+    return oracle_is_narrow(seq->mode) ? UINT32_MAX : UINT64_MAX;
+}
+
 static void initial_registers(struct oracle_builder *b)
 {
     uint64_t *r = &b->random;
@@ -491,6 +508,8 @@ static void initial_registers(struct oracle_builder *b)
         else
             b->value[i] = random_value(r);
     }
+    for (unsigned i = 0; i < 16; i++)
+        b->value[i] &= value_mask(b->seq);
     b->value[R_RSP] = b->window + 0xc00 + 8 * oracle_below(r, 128);
     if (oracle_percent(r, 20))
         b->value[R_RSP] = b->window + 0x1000 - oracle_below(r, 16);
@@ -498,12 +517,12 @@ static void initial_registers(struct oracle_builder *b)
     memcpy(b->seq->gpr, b->value, sizeof(b->value));
 }
 
-void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, bool kernel)
+void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, enum oracle_mode mode)
 {
     memset(seq, 0, sizeof(*seq));
     seq->seed = seed;
     seq->slot = slot;
-    seq->kernel = kernel;
+    seq->mode = mode;
     seq->base = ORACLE_CODE + (uint64_t)slot * ORACLE_CODE_STRIDE;
     seq->fixed = 1 << R_RSP;
     struct oracle_builder b = {.seq = seq, .random = seed, .window = oracle_window(slot)};
@@ -515,7 +534,8 @@ void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, bool 
         struct oracle_mark mark = oracle_mark(&b);
         unsigned kind = oracle_below(&b.random, 100);
         bool good;
-        if (kind < 88)
+        bool narrow = oracle_is_narrow(mode);
+        if (kind < 88 || (narrow && kind >= 96))
             good = emit_plain(&b);
         else if (kind < 94)
             good = emit_forward(&b);
@@ -536,6 +556,11 @@ void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, bool 
     const uint64_t trampoline = ORACLE_TRAMPOLINE;
     memcpy(seq->code + seq->len, end, sizeof(end));
     memcpy(seq->code + seq->len + sizeof(end), &trampoline, sizeof(trampoline));
+    memcpy(seq->guest_code + seq->len, seq->code + seq->len, ORACLE_END_SIZE);
+    if (oracle_is_narrow(mode)) {
+        seq->guest_code[seq->len] = 0xcd; /* int */
+        seq->guest_code[seq->len + 1] = ORACLE_DONE_VECTOR;
+    }
     seq->len += sizeof(end) + sizeof(trampoline);
 }
 
@@ -667,7 +692,7 @@ void oracle_inputs(const struct oracle_seq *seq, unsigned pass, struct oracle_re
     for (unsigned i = 0; i < 16; i++) {
         uint64_t other = oracle_percent(&r, 30) ? oracle_window(seq->slot) + oracle_below(&r, ORACLE_WINDOW)
                                                 : random_value(&r);
-        regs->gpr[i] = (seq->fixed >> i & 1) || !pass ? seq->gpr[i] : other;
+        regs->gpr[i] = (seq->fixed >> i & 1) || !pass ? seq->gpr[i] : other & value_mask(seq);
     }
     regs->rip = seq->base;
     regs->rflags = (oracle_random(&r) & (FLAGS_STATUS | FLAG_ID)) | FLAG_IF | 2;

@@ -18,8 +18,6 @@ in:     .quad 0
 out:    .quad 0
 index:  .quad 0
 last:   .quad 0
-cs:     .quad 0
-ss:     .quad 0
 stack:  .quad 0
 fault:  .quad 0
 
@@ -44,10 +42,13 @@ next:
     xor %edx, %edx
     xrstor64 ORACLE_REGS_XSAVE(%r15)
     mov stack(%rip), %rsp
-    pushq ss(%rip)
+    mov ORACLE_REGS_DS(%r15), %eax
+    mov %eax, %ds
+    mov %eax, %es
+    pushq ORACLE_REGS_SS(%r15)
     pushq 32(%r15)
     pushq ORACLE_REGS_FLAGS(%r15)
-    pushq cs(%rip)
+    pushq ORACLE_REGS_CS(%r15)
     pushq ORACLE_REGS_RIP(%r15)
     mov (%r15), %rax
     mov 8(%r15), %rcx

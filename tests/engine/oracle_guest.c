@@ -16,7 +16,7 @@
 #define KERNEL_GPA     0x400000u /* code, tables, stack, inputs and results */
 #define KERNEL_SIZE    0x200000u
 #define GDT_GPA        (KERNEL_GPA + 0x2000)
-#define TSS_GPA        (KERNEL_GPA + 0x2100)
+#define TSS_GPA        (KERNEL_GPA + 0x2200)
 #define IDT_GPA        (KERNEL_GPA + 0x3000)
 #define TRAMPOLINE_GPA (KERNEL_GPA + 0x4000)
 #define READ_ONLY_GPA  (KERNEL_GPA + 0x5000)
@@ -30,11 +30,24 @@
 #define TIMEOUT_MS 10000u
 
 /* Selectors as Linux has them, for sequences that read CS or SS. */
-enum { KERNEL_CS = 0x10, KERNEL_SS = 0x18, USER_SS = 0x2b, USER_CS = 0x33, TSS = 0x40 };
+enum {
+    KERNEL_CS = 0x10,
+    KERNEL_SS = 0x18,
+    USER_CS32 = 0x23,
+    USER_SS = 0x2b,
+    USER_CS = 0x33,
+    TSS = 0x40,
+    USER_CS16 = 0x53
+};
+
+/* 16-bit code reaches 64 KiB from its segment's base, so several segments cover the slots. */
+#define CODE16_SLOTS    64u
+#define CODE16_SEGMENTS (ORACLE_BATCH / CODE16_SLOTS)
+#define GDT_ENTRIES     (USER_CS16 / 8 + CODE16_SEGMENTS)
 
 /* The start of the kernel image. */
 struct kernel_control {
-    uint64_t in, out, index, last, cs, ss, stack, fault;
+    uint64_t in, out, index, last, stack, fault, unused[2]; /* the entry comes after it */
 };
 
 extern const uint8_t oracle_kernel[], oracle_kernel_end[], oracle_kernel_vectors[], oracle_kernel_done[];
@@ -49,7 +62,7 @@ struct oracle_guest {
 static void write_tables(struct oracle_guest *g)
 {
     const uint64_t tss_base = KERNEL_VA + TSS_GPA, stack = KERNEL_VA + STACK_TOP_GPA;
-    uint64_t gdt[10] = {
+    uint64_t gdt[GDT_ENTRIES] = {
         [KERNEL_CS / 8] = UINT64_C(0x00af9b000000ffff),
         [KERNEL_SS / 8] = UINT64_C(0x00cf93000000ffff),
         [USER_SS / 8] = UINT64_C(0x00cff3000000ffff),
@@ -57,7 +70,12 @@ static void write_tables(struct oracle_guest *g)
         [TSS / 8] =
             UINT64_C(0x00008b0000000067) | (tss_base & 0xffffff) << 16 | (tss_base >> 24 & 0xff) << 56,
         [TSS / 8 + 1] = tss_base >> 32,
+        [USER_CS32 / 8] = UINT64_C(0x00cffb000000ffff),
     };
+    for (unsigned i = 0; i < CODE16_SEGMENTS; i++) {
+        uint64_t base = ORACLE_CODE + i * CODE16_SLOTS * ORACLE_CODE_STRIDE;
+        gdt[USER_CS16 / 8 + i] = UINT64_C(0x0000fb000000ffff) | (base & 0xffffff) << 16 | base >> 24 << 56;
+    }
     uint8_t tss[0x68] = {0};
     store_le64(tss + 4, stack);          /* RSP0 */
     store_le64(tss + 0x24, stack);       /* IST1 */
@@ -99,7 +117,7 @@ static void prepare_state(struct oracle_guest *g)
     struct x86_state *s = &g->start;
     harness_state_long(g->h, s, g->pager.root);
     s->cr0 |= CR0_AM; /* as Linux has it */
-    s->gdtr = (struct x86_table){KERNEL_VA + GDT_GPA, 79};
+    s->gdtr = (struct x86_table){KERNEL_VA + GDT_GPA, GDT_ENTRIES * 8 - 1};
     s->idtr = (struct x86_table){KERNEL_VA + IDT_GPA, 0xfff};
     s->seg[SEG_CS].selector = KERNEL_CS;
     s->seg[SEG_SS].selector = KERNEL_SS;
@@ -143,21 +161,33 @@ const uint8_t *oracle_guest_peek(struct oracle_guest *g, unsigned slot)
     return harness_peek(g->h, WINDOWS_GPA + slot * ORACLE_WINDOW, ORACLE_WINDOW);
 }
 
+uint64_t oracle_guest_code_base(const struct oracle_seq *seq)
+{
+    return seq->mode == ORACLE_CODE16
+               ? ORACLE_CODE + seq->slot / CODE16_SLOTS * CODE16_SLOTS * ORACLE_CODE_STRIDE
+               : 0;
+}
+
+void oracle_guest_selectors(const struct oracle_seq *seq, struct oracle_regs *in)
+{
+    static const uint64_t cs[] = {USER_CS, KERNEL_CS, USER_CS32, USER_CS16};
+    in->cs = cs[seq->mode] + (seq->mode == ORACLE_CODE16 ? 8 * (seq->slot / CODE16_SLOTS) : 0);
+    in->ss = seq->mode == ORACLE_KERNEL ? KERNEL_SS : USER_SS;
+    in->ds = oracle_is_narrow(seq->mode) ? USER_SS : 0;
+}
+
 const struct oracle_regs *oracle_guest_out(struct oracle_guest *g)
 {
     return harness_peek(g->h, OUT_GPA, ORACLE_BATCH * sizeof(struct oracle_regs));
 }
 
-/* Runs one sequence: FS and GS point into its window, which only the state can say without its help. */
-static enum harness_result run_slots(struct oracle_guest *g, unsigned first, unsigned last, bool kernel)
+static enum harness_result run_slots(struct oracle_guest *g, unsigned first, unsigned last)
 {
     struct kernel_control control = {
         .in = KERNEL_VA + IN_GPA,
         .out = KERNEL_VA + OUT_GPA,
         .index = first,
         .last = last,
-        .cs = kernel ? KERNEL_CS : USER_CS,
-        .ss = kernel ? KERNEL_SS : USER_SS,
         .stack = KERNEL_VA + STACK_TOP_GPA - 0x1000,
     };
     harness_write(g->h, KERNEL_GPA, &control, sizeof(control));
@@ -166,14 +196,14 @@ static enum harness_result run_slots(struct oracle_guest *g, unsigned first, uns
 }
 
 bool oracle_guest_run(struct oracle_guest *g, const struct oracle_regs *in, unsigned first, unsigned count,
-                      bool kernel, unsigned *index, const char **why)
+                      unsigned *index, const char **why)
 {
     static const uint8_t zero[ORACLE_BATCH * sizeof(struct oracle_regs)];
     const uint64_t offset = first * sizeof(*in), size = count * sizeof(*in);
     harness_write(g->h, IN_GPA + offset, in + first, size);
     harness_write(g->h, OUT_GPA + offset, zero, size);
     harness_clear(g->h);
-    enum harness_result result = run_slots(g, first, first + count, kernel);
+    enum harness_result result = run_slots(g, first, first + count);
     struct kernel_control control;
     harness_read(g->h, KERNEL_GPA, &control, sizeof(control));
     if (result == HARNESS_EXITED && g->h->exit_value == 1 && control.index == first + count)

@@ -210,7 +210,7 @@ static bool changes_flow(const ZydisDecodedInstruction *insn)
     }
 }
 
-bool oracle_decode(const uint8_t *code, unsigned len, bool kernel, ZydisDecodedInstruction *insn,
+bool oracle_decode(const uint8_t *code, unsigned len, enum oracle_mode mode, ZydisDecodedInstruction *insn,
                    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT], enum oracle_group *group)
 {
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, insn, operands)))
@@ -220,7 +220,7 @@ bool oracle_decode(const uint8_t *code, unsigned len, bool kernel, ZydisDecodedI
         return false;
     if (!offered[insn->meta.isa_set] || changes_flow(insn) ||
         listed(excluded, ARRAY_SIZE(excluded), insn->mnemonic) ||
-        touches_segment_register(insn, operands, kernel))
+        touches_segment_register(insn, operands, mode != ORACLE_USER))
         return false;
     /* AMD's processors take PAUSE with REX.B as XCHG. */
     if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
@@ -231,7 +231,7 @@ bool oracle_decode(const uint8_t *code, unsigned len, bool kernel, ZydisDecodedI
         return false;
     bool special = is_privileged(insn, operands);
     *group = special ? GROUP_PRIVILEGED : group_of(insn);
-    return !(special && kernel);
+    return !(special && mode != ORACLE_USER);
 }
 
 /* Whether a shift or rotate may have a count of zero, which leaves the flags alone. */
@@ -259,6 +259,79 @@ void oracle_flags(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand
     if (maybe_no_shift(insn, operands) ||
         (insn->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)))
         out->defines = 0;
+}
+
+/* --- 32- and 16-bit code --- */
+
+static bool same_operand(const ZydisDecodedOperand *a, const ZydisDecodedOperand *b)
+{
+    if (a->type != b->type || a->size != b->size)
+        return false;
+    switch (a->type) {
+    case ZYDIS_OPERAND_TYPE_REGISTER:
+        return a->reg.value == b->reg.value || a->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+    case ZYDIS_OPERAND_TYPE_MEMORY:
+        return a->mem.base == b->mem.base && a->mem.index == b->mem.index && a->mem.scale == b->mem.scale &&
+               a->mem.disp.value == b->mem.disp.value;
+    case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+        return a->imm.value.u == b->imm.value.u;
+    default:
+        return true;
+    }
+}
+
+static bool same_operation(const ZydisDecodedInstruction *a, const ZydisDecodedOperand *x,
+                           const ZydisDecodedInstruction *b, const ZydisDecodedOperand *y)
+{
+    if (a->mnemonic != b->mnemonic || a->length != b->length || a->encoding != b->encoding ||
+        a->operand_count_visible != b->operand_count_visible || a->operand_width != b->operand_width)
+        return false;
+    for (unsigned i = 0; i < a->operand_count; i++) {
+        if (x[i].type == ZYDIS_OPERAND_TYPE_MEMORY && a->address_width != b->address_width)
+            return false;
+        if (i < a->operand_count_visible || x[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            if (i >= b->operand_count || !same_operand(&x[i], &y[i]))
+                return false;
+    }
+    return true;
+}
+
+/* Exchanges the first prefix `from` for `to`; false when there is none. */
+static bool exchange_prefix(const uint8_t *code, unsigned len, uint8_t from, uint8_t to, uint8_t *out)
+{
+    memcpy(out, code, len);
+    for (unsigned i = 0; i < len; i++) {
+        if (code[i] == from) {
+            out[i] = to;
+            return true;
+        }
+        if (!strchr("\x66\x67\x3e\x2e\x26\x36\xf2\xf3\xf0", code[i]))
+            break;
+    }
+    return false;
+}
+
+bool oracle_narrow(enum oracle_mode mode, const uint8_t *code, unsigned len, uint8_t *out)
+{
+    static const struct {
+        uint8_t from, to;
+    } ways[2][3] = {{{0x67, 0x3e}, {0x3e, 0x3e}, {0, 0}}, {{0x67, 0x67}, {0x3e, 0x66}, {0x66, 0x3e}}};
+    bool code16 = mode == ORACLE_CODE16;
+    ZydisDecoder narrow;
+    ZydisDecodedInstruction a, b;
+    ZydisDecodedOperand x[ZYDIS_MAX_OPERAND_COUNT], y[ZYDIS_MAX_OPERAND_COUNT];
+    /* FS and GS are null there, CS has a base. */
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &a, x)) ||
+        (a.attributes &
+         (ZYDIS_ATTRIB_HAS_SEGMENT_CS | ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)))
+        return false;
+    ZydisDecoderInit(&narrow, code16 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_16 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+                     code16 ? ZYDIS_STACK_WIDTH_16 : ZYDIS_STACK_WIDTH_32);
+    for (unsigned i = 0; i < 3; i++)
+        if (exchange_prefix(code, len, ways[code16][i].from, ways[code16][i].to, out) &&
+            ZYAN_SUCCESS(ZydisDecoderDecodeFull(&narrow, out, len, &b, y)) && same_operation(&a, x, &b, y))
+            return true;
+    return false;
 }
 
 void oracle_print_insn(const uint8_t *code, unsigned len, uint64_t rip, char *out, unsigned size)
@@ -320,7 +393,7 @@ static uint16_t try_form(struct oracle_form f, uint8_t modrm, bool fixed_reg, bo
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     enum oracle_group group;
     write_form(&f, modrm, code);
-    if (!oracle_decode(code, 15, false, &insn, operands, &group))
+    if (!oracle_decode(code, 15, ORACLE_USER, &insn, operands, &group))
         return 0;
     f.mnemonic = insn.mnemonic;
     f.group = (uint8_t)group;
