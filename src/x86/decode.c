@@ -90,6 +90,8 @@ static struct x86_field *field_of(struct x86_insn *insn, ZydisOperandEncoding en
 
 static void take_register(struct x86_insn *insn, const ZydisDecodedOperand *op)
 {
+    ZydisRegisterClass cls = ZydisRegisterGetClass(op->reg.value);
+    insn->x87 |= cls == ZYDIS_REGCLASS_MMX || cls == ZYDIS_REGCLASS_X87;
     bool high;
     bool read = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
     bool written = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;

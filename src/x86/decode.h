@@ -75,6 +75,7 @@ struct x86_insn {
     uint32_t flags_maybe;   /* written only in some cases (shifts by CL, REP string) */
     bool hidden_mem;        /* implicit memory operands: stack, strings, MASKMOVDQU */
     bool branch;
+    bool x87;         /* x87 or MMX state is used */
     uint8_t category; /* ZydisInstructionCategory */
     uint8_t isa_ext;  /* ZydisISAExt */
     uint16_t isa_set; /* ZydisISASet */

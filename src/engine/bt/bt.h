@@ -282,6 +282,8 @@ bool bt_write_lin(struct bt_cpu *cpu, uint64_t lin, const void *buf, unsigned le
 /* With segmentation: base, limit, type and canonical checks (#GP, #SS), then as above. `ea` is the offset. */
 bool bt_read_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, void *buf, unsigned len);
 bool bt_write_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, const void *buf, unsigned len);
+/* Whether bt_write_seg would succeed; on false cpu->exc is set. */
+bool bt_can_write_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned len);
 /* Checks an access of len bytes and gives the linear address. write: BT_READ, BT_WRITE or BT_FETCH. */
 bool bt_seg_linear(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, unsigned access,
                    uint64_t *lin);

@@ -18,7 +18,7 @@
 #define PTE_NX   BIT(63)
 #define PTE_ADDR UINT64_C(0x000ffffffffff000)
 
-#define FSW_ES 0x80u /* x87 status word: an unmasked exception waits */
+#define X87_EXCEPTIONS 0x3fu /* flags in the status word, masks in the control word */
 
 #define PF_P    1u
 #define PF_W    2u
@@ -377,9 +377,9 @@ static void fail_at(struct bt_cpu *cpu, unsigned off, enum bt_exit reason)
 static uint64_t pre_fault(struct bt_cpu *cpu, uint64_t desc)
 {
     if ((desc & DESC_X87) && cpu->vec_live) {
-        uint16_t status;
-        __asm__ volatile("fnstsw %0" : "=a"(status));
-        if (status & FSW_ES)
+        uint16_t status, control;
+        __asm__ volatile("fnstsw %0; fnstcw %1" : "=a"(status), "=m"(control));
+        if (status & ~control & X87_EXCEPTIONS)
             bt_raise(cpu, VEC_MF);
     }
     fail_at(cpu, DESC_OFFSET(desc), BT_EXIT_FAULT);
@@ -760,6 +760,13 @@ bool bt_write_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, const void *buf
         return span_translate(cpu, lin, len, BT_WRITE, &s) && bt_raise_error(cpu, VEC_AC, 0);
     }
     return bt_write_lin(cpu, lin, buf, len, BT_WRITE);
+}
+
+bool bt_can_write_seg(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+{
+    uint64_t lin;
+    struct span s;
+    return bt_seg_linear(cpu, seg, ea, len, BT_WRITE, &lin) && span_translate(cpu, lin, len, BT_WRITE, &s);
 }
 
 uint64_t bt_effective_address(const struct bt_cpu *cpu, const struct x86_insn *insn)

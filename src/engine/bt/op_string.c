@@ -25,7 +25,7 @@ struct string_op {
     unsigned addrsize;   /* of RSI, RDI and RCX */
     unsigned source_seg; /* DS or the override */
     uint8_t rep;         /* REP, REPNE or 0 */
-    bool runs;           /* may go by runs: repeats, and no single steps */
+    bool runs;           /* may go by runs: repeats, no single steps, no checks of alignment */
     int step;
     uint64_t left;
     unsigned budget; /* of this round, in elements or pages */
@@ -63,7 +63,7 @@ static void string_begin(struct string_op *s, struct bt_cpu *cpu, const struct b
     s->addrsize = op->insn.addrsize;
     s->source_seg = bt_segment_override(&op->insn);
     s->rep = rep_prefix(&op->insn);
-    s->runs = s->rep && !(cpu->sysflags & FLAG_TF);
+    s->runs = s->rep && !(cpu->sysflags & FLAG_TF) && !(cpu->mode & MODE_ALIGN);
     s->step = cpu->df ? -(int)s->size : (int)s->size;
     s->left = s->rep ? bt_zext(cpu->gpr[R_RCX], s->addrsize) : 1;
     s->budget = ELEMENTS_PER_ROUND;
@@ -314,7 +314,7 @@ static bool compare_run(const struct string_op *s, bool cmps, uint64_t *a, uint6
     *done = 1;
     *a = bt_zext(s->cpu->gpr[R_RAX], 8);
     if (s->runs && ((cmps && !find_run(s, s->source_seg, R_RSI, BT_READ, &m, &left)) ||
-                    !find_run(s, SEG_ES, R_RDI, BT_READ, &n, &right)))
+                    (m && !find_run(s, SEG_ES, R_RDI, BT_READ, &n, &right))))
         return false;
     n = MIN(n, m);
     if (!n)
@@ -364,17 +364,6 @@ static bool op_scas(struct bt_cpu *cpu, const struct bt_op *op)
 
 /* ---- INS, OUTS ---- */
 
-/* Whether the element at ES:RDI can be written: asked before the port is read, which can't be undone. */
-static bool can_store(const struct string_op *s)
-{
-    uint64_t lin, gpa;
-    if (!bt_seg_linear(s->cpu, SEG_ES, index_of(s, R_RDI), s->size, BT_WRITE, &lin) ||
-        !bt_translate(s->cpu, lin, BT_WRITE, &gpa, NULL))
-        return false;
-    uint64_t last = lin + s->size - 1;
-    return !((lin ^ last) >> GUEST_PAGE_SHIFT) || bt_translate(s->cpu, last, BT_WRITE, &gpa, NULL);
-}
-
 static bool port_string(struct bt_cpu *cpu, const struct bt_op *op, bool in)
 {
     struct string_op s;
@@ -387,7 +376,9 @@ static bool port_string(struct bt_cpu *cpu, const struct bt_op *op, bool in)
     bool more = s.left;
     while (more) {
         uint64_t value;
-        if (in ? !can_store(&s) : !load_element(&s, s.source_seg, R_RSI, &value))
+        /* Asked before the port is read, which cannot be undone. */
+        if (in ? !bt_can_write_seg(cpu, SEG_ES, index_of(&s, R_RDI), s.size)
+               : !load_element(&s, s.source_seg, R_RSI, &value))
             return false;
         if (!in)
             bt_io_write(cpu, port, s.size, (uint32_t)value);

@@ -112,23 +112,13 @@ bool bt_op_maskmov_load(struct bt_cpu *cpu, const struct bt_op *op)
     return bt_op_next(cpu, op);
 }
 
-/* Nothing may be written when a later element faults: asks for one element's pages. */
-static bool can_write(struct bt_cpu *cpu, unsigned seg, uint64_t ea, unsigned size)
-{
-    uint64_t lin, gpa;
-    if (!bt_seg_linear(cpu, seg, ea, size, BT_WRITE, &lin) || !bt_translate(cpu, lin, BT_WRITE, &gpa, NULL))
-        return false;
-    uint64_t last = lin + size - 1;
-    return !((lin ^ last) >> GUEST_PAGE_SHIFT) || bt_translate(cpu, last, BT_WRITE, &gpa, NULL);
-}
-
 bool bt_op_maskmov_store(struct bt_cpu *cpu, const struct bt_op *op)
 {
     const struct x86_insn *in = &op->insn;
     unsigned size = maskmov_size(in), count = vector_bytes(in) / size;
     for (unsigned i = 0; i < count; i++)
         if (selected(cpu, in->vvvv.reg, i, size) &&
-            !can_write(cpu, in->mem.seg, element_address(cpu, in, i * size), size))
+            !bt_can_write_seg(cpu, in->mem.seg, element_address(cpu, in, i * size), size))
             return false;
     for (unsigned i = 0; i < count; i++) {
         uint64_t value = element(cpu, in->reg.reg, i, size);
@@ -154,10 +144,12 @@ static bool store_bytes(struct bt_cpu *cpu, const struct bt_op *op, const uint8_
     const struct x86_insn *in = &op->insn;
     unsigned seg = bt_segment_override(in);
     for (unsigned i = 0; i < count; i++)
-        if ((mask[i] & 0x80) && !can_write(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), 1)) {
+        if ((mask[i] & 0x80) && !bt_can_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), 1)) {
             blame_whole_access(&cpu->exc, i);
             return false;
         }
+    if ((cpu->mode & MODE_ALIGN) && (bt_zext(cpu->gpr[R_RDI], in->addrsize) & (count - 1)))
+        return bt_raise_error(cpu, VEC_AC, 0);
     for (unsigned i = 0; i < count; i++)
         if ((mask[i] & 0x80) &&
             !bt_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), &data[i], 1))

@@ -444,7 +444,7 @@ static bool wants_alignment(const struct x86_insn *insn)
 static bool reports_x87(const struct x86_insn *insn)
 {
     return insn->mnemonic != ZYDIS_MNEMONIC_FNSTCW && insn->mnemonic != ZYDIS_MNEMONIC_FNSTSW &&
-           (insn->isa_ext == ZYDIS_ISA_EXT_X87 || insn->isa_ext == ZYDIS_ISA_EXT_MMX);
+           (insn->x87 || insn->isa_ext == ZYDIS_ISA_EXT_X87);
 }
 
 static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
