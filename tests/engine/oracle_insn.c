@@ -311,6 +311,10 @@ static bool exchange_prefix(const uint8_t *code, unsigned len, uint8_t from, uin
     return false;
 }
 
+/* Narrow code has no FS and GS, and a CS with a base. */
+#define SEGMENTS_OTHER                                                                                       \
+    (ZYDIS_ATTRIB_HAS_SEGMENT_CS | ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)
+
 bool oracle_narrow(enum oracle_mode mode, const uint8_t *code, unsigned len, uint8_t *out)
 {
     static const struct {
@@ -320,17 +324,14 @@ bool oracle_narrow(enum oracle_mode mode, const uint8_t *code, unsigned len, uin
     ZydisDecoder narrow;
     ZydisDecodedInstruction a, b;
     ZydisDecodedOperand x[ZYDIS_MAX_OPERAND_COUNT], y[ZYDIS_MAX_OPERAND_COUNT];
-    /* FS and GS are null there, CS has a base. */
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &a, x)) ||
-        (a.attributes &
-         (ZYDIS_ATTRIB_HAS_SEGMENT_CS | ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)))
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &a, x)))
         return false;
     ZydisDecoderInit(&narrow, code16 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_16 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
                      code16 ? ZYDIS_STACK_WIDTH_16 : ZYDIS_STACK_WIDTH_32);
     for (unsigned i = 0; i < 3; i++)
         if (exchange_prefix(code, len, ways[code16][i].from, ways[code16][i].to, out) &&
             ZYAN_SUCCESS(ZydisDecoderDecodeFull(&narrow, out, len, &b, y)) && same_operation(&a, x, &b, y))
-            return true;
+            return !(b.attributes & SEGMENTS_OTHER);
     return false;
 }
 
