@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -170,6 +171,7 @@ static void bt_run(struct vcpu *v, struct vm_exit *exit)
         error_free(err);
         return;
     }
+    prctl(PR_SET_TIMERSLACK, 1); /* HLT ends when the guest's timer says so */
     exit->kind = kinds[bt_run_loop(cpu)];
     bt_faults_leave(cpu);
     if (exit->kind != VM_EXIT_INTERRUPTED)

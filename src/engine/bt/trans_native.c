@@ -34,8 +34,6 @@ static bool native_category(uint8_t category)
     case ZYDIS_CATEGORY_NOP:
     case ZYDIS_CATEGORY_PCLMULQDQ:
     case ZYDIS_CATEGORY_PREFETCH:
-    case ZYDIS_CATEGORY_RDRAND:
-    case ZYDIS_CATEGORY_RDSEED:
     case ZYDIS_CATEGORY_ROTATE:
     case ZYDIS_CATEGORY_SEMAPHORE:
     case ZYDIS_CATEGORY_SETCC:
