@@ -193,9 +193,22 @@ static bool add_device(struct board *b, const char *cls, const char *const props
     return device_realize(dev, err);
 }
 
+/* Of what names a back end: one says EINVAL when it does not understand the words. */
+static bool add_front_end(struct board *b, const char *cls, const char *const props[], const char *option,
+                          int *status, struct error **err)
+{
+    struct error *why = NULL;
+
+    if (add_device(b, cls, props, &why))
+        return true;
+    *status = why->code == EINVAL ? BOARD_WRONG_USAGE : BOARD_FAILED;
+    error_prefix(err, why, "%s", option);
+    return false;
+}
+
 /* The fixed part of the board. The order is that of references between them: buses and interrupt controllers
  * first. */
-static bool add_platform(struct board *b, struct error **err)
+static bool add_platform(struct board *b, int *status, struct error **err)
 {
     static const char *const classes[] = {"i8259", "ioapic",  "q35-host",   "ich9-lpc", "i8254",  "mc146818",
                                           "hpet",  "ich9-pm", "reset-port", "i8042",    "fw-cfg", "pvpanic"};
@@ -204,7 +217,7 @@ static bool add_platform(struct board *b, struct error **err)
     for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
         if (!add_device(b, classes[i], NULL, err))
             return false;
-    return add_device(b, "uart16550", serial, err);
+    return add_front_end(b, "uart16550", serial, "--serial", status, err);
 }
 
 static bool add_disks(struct board *b, struct error **err)
@@ -225,17 +238,12 @@ static bool add_disks(struct board *b, struct error **err)
     return true;
 }
 
-/* A back end says EINVAL when it does not understand the words. */
 static bool add_nets(struct board *b, int *status, struct error **err)
 {
     for (unsigned i = 0; i < b->config->net_count; i++) {
         const char *props[] = {"net", b->config->net[i], NULL};
-        struct error *why = NULL;
-        if (!add_device(b, "virtio-net", props, &why)) {
-            *status = why->code == EINVAL ? BOARD_WRONG_USAGE : BOARD_FAILED;
-            error_prefix(err, why, "--net");
+        if (!add_front_end(b, "virtio-net", props, "--net", status, err))
             return false;
-        }
     }
     return true;
 }
@@ -270,7 +278,7 @@ static bool add_devices(struct board *b, int *status, struct error **err)
 {
     bool has_rng = false;
 
-    if (!add_platform(b, err) || !add_disks(b, err) || !add_nets(b, status, err))
+    if (!add_platform(b, status, err) || !add_disks(b, err) || !add_nets(b, status, err))
         return false;
     for (unsigned i = 0; i < b->config->device_count; i++)
         has_rng |= !strcmp(b->config->device[i].cls, "virtio-rng");
