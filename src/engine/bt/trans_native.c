@@ -474,9 +474,7 @@ static void native_checked(struct tr *t, const struct x86_insn *insn)
     struct emitter *e = &t->e;
     tr_clobber_flags(t);
     tr_address(t, insn);
-    emit_mov_imm(e, T1,
-                 DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) |
-                     (insn->mem.read ? DESC_READ : 0));
+    emit_mov_imm(e, T1, describe(t, insn));
     emit_call_to(e, t->engine->thunks.callout[CALLOUT_PRE]);
     if (needs_flags(t, insn))
         tr_need_host_flags(t);

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What mmu.c (paging, soft TLB) and access.c (linear and segmented memory for C code) share. gpr-only. */
+#ifndef BT_MMU_H
+#define BT_MMU_H
+
+#include "engine/bt/bt.h"
+
+/* Host address of guest RAM or, when !write, ROM, good to the end of its page; NULL: something else is there.
+ */
+uint8_t *bt_ram_ptr(const struct bt_cpu *cpu, uint64_t gpa, bool write);
+/* Dirty log: the page at gpa. */
+void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa);
+/* Puts a translation into the table of the current access mode. `host` is the page's address. */
+void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags);
+/* Whether a data breakpoint (DR0-3 by DR7) lies in the page. */
+bool bt_page_watched(const struct bt_cpu *cpu, uint64_t lin);
+/* A callout leaves translated code at the instruction at page offset `off`. */
+void bt_leave_at(struct bt_cpu *cpu, unsigned off, enum bt_exit reason);
+/*
+ * An access of the instruction at hand fails with cpu->exc; a pending x87 exception comes before that.
+ * Returns what the callout returns: 0.
+ */
+uint64_t bt_access_fault(struct bt_cpu *cpu, uint64_t desc);
+
+static inline struct bt_tlb_entry *bt_tlb_slot(struct bt_tlb_entry *table, uint64_t lin)
+{
+    return &table[(lin >> GUEST_PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
+}
+
+static inline bool bt_canonical_lin(const struct bt_cpu *cpu, uint64_t lin)
+{
+    if (!bt_long_mode(cpu))
+        return lin <= UINT32_MAX;
+    return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+}
+
+#endif
