@@ -11,7 +11,8 @@ SNIPPET(breakpoint, "", "int3");
 SNIPPET(breakpoint_long, "", ".byte 0xcd, 3");
 SNIPPET(into32, ".code32; mov $0x7f, %al; add $1, %al", "into");
 SNIPPET(int_4, "", "int $4");
-SNIPPET(bound32, ".code32; mov $0x2b, %eax; mov %eax, %ds; mov $bound_table, %ebx; mov $11, %eax", "bound %eax, (%ebx)");
+SNIPPET(bound32, ".code32; mov $0x2b, %eax; mov %eax, %ds; mov $bound_table, %ebx; mov $11, %eax",
+        "bound %eax, (%ebx)");
 const int32_t bound_table[2] = {-10, 10};
 /* --- #UD --- */
 SNIPPET(undefined, "", "ud2");
