@@ -175,25 +175,11 @@ static bool op_salc(struct bt_cpu *cpu, const struct bt_op *op)
     return bt_op_next(cpu, op);
 }
 
-/* DS or the segment that a prefix of the instruction names; ES CS SS DS do not count in 64-bit code. */
-static unsigned prefixed_segment(const struct x86_insn *in)
-{
-    unsigned seg = SEG_DS;
-    for (unsigned i = 0; i < in->len; i++) {
-        uint8_t b = in->bytes[i];
-        if (b == 0x64 || b == 0x65)
-            seg = b == 0x64 ? SEG_FS : SEG_GS;
-        else if (in->mode != 64 && (b & 0xe7) == 0x26)
-            seg = b >> 3 & 3;
-    }
-    return seg;
-}
-
 static bool op_xlat(struct bt_cpu *cpu, const struct bt_op *op)
 {
     uint64_t ea = bt_zext(cpu->gpr[R_RBX] + (uint8_t)cpu->gpr[R_RAX], op->insn.addrsize);
     uint8_t al;
-    if (!bt_read_seg(cpu, prefixed_segment(&op->insn), ea, &al, 1))
+    if (!bt_read_seg(cpu, bt_segment_override(&op->insn), ea, &al, 1))
         return false;
     set_al(cpu, al);
     return bt_op_next(cpu, op);

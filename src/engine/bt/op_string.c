@@ -31,21 +31,6 @@ struct string_op {
     unsigned budget; /* of this round, in elements or pages */
 };
 
-/* The last override counts; in 64-bit mode only FS and GS do. */
-unsigned bt_segment_override(const struct x86_insn *insn)
-{
-    static const struct {
-        uint8_t byte, seg;
-    } overrides[] = {{0x26, SEG_ES}, {0x2e, SEG_CS}, {0x36, SEG_SS},
-                     {0x3e, SEG_DS}, {0x64, SEG_FS}, {0x65, SEG_GS}};
-    unsigned seg = SEG_DS;
-    for (unsigned i = 0; i < insn->len && insn->bytes[i] != insn->opcode; i++)
-        for (unsigned p = 0; p < ARRAY_SIZE(overrides); p++)
-            if (insn->bytes[i] == overrides[p].byte && (insn->mode != 64 || overrides[p].seg >= SEG_FS))
-                seg = overrides[p].seg;
-    return seg;
-}
-
 /* REP, REPNE or 0: the last such prefix. */
 static uint8_t rep_prefix(const struct x86_insn *insn)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* How instructions in C reach their operands and end: see ops.h. gpr-only. */
+#include "base/util.h"
 #include "engine/bt/ops.h"
 #include "engine/bt/seg.h"
 
@@ -55,4 +56,19 @@ bool bt_rm_write(struct bt_cpu *cpu, const struct bt_op *op, unsigned size, uint
         return true;
     }
     return bt_write_seg(cpu, in->mem.seg, bt_effective_address(cpu, in), &value, size);
+}
+
+/* The last override counts; in 64-bit mode only FS and GS do. */
+unsigned bt_segment_override(const struct x86_insn *insn)
+{
+    static const struct {
+        uint8_t byte, seg;
+    } overrides[] = {{0x26, SEG_ES}, {0x2e, SEG_CS}, {0x36, SEG_SS},
+                     {0x3e, SEG_DS}, {0x64, SEG_FS}, {0x65, SEG_GS}};
+    unsigned seg = SEG_DS;
+    for (unsigned i = 0; i < insn->len && insn->bytes[i] != insn->opcode; i++)
+        for (unsigned p = 0; p < ARRAY_SIZE(overrides); p++)
+            if (insn->bytes[i] == overrides[p].byte && (insn->mode != 64 || overrides[p].seg >= SEG_FS))
+                seg = overrides[p].seg;
+    return seg;
 }
