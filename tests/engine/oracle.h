@@ -183,6 +183,8 @@ void oracle_forms_print(void);
 
 /* --- oracle_gen.c: sequences and initial values --- */
 void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, enum oracle_mode mode);
+/* Leaves nothing of a sequence but its end. */
+void oracle_blank(struct oracle_seq *seq);
 /* Initial registers and window of pass `pass`. */
 void oracle_inputs(const struct oracle_seq *seq, unsigned pass, struct oracle_regs *regs, uint8_t *window);
 void oracle_read_only_page(uint8_t *page);
@@ -202,6 +204,8 @@ const struct oracle_regs *oracle_native_out(const struct oracle_native *n);
  * lost. */
 void oracle_native_start(struct oracle_native *n, unsigned first, unsigned count);
 bool oracle_native_wait(struct oracle_native *n);
+/* The slot that was run last: when the child was lost, the one that has no end. */
+unsigned oracle_native_current(const struct oracle_native *n);
 
 /* --- oracle_guest.c: the engine --- */
 struct oracle_guest;

@@ -517,6 +517,21 @@ static void initial_registers(struct oracle_builder *b)
     memcpy(b->seq->gpr, b->value, sizeof(b->value));
 }
 
+/* jmp [rip]; address. In narrow code, int. */
+static void put_end(struct oracle_seq *seq)
+{
+    const uint8_t end[ORACLE_END_SIZE - 8] = {0xff, 0x25};
+    const uint64_t trampoline = ORACLE_TRAMPOLINE;
+    memcpy(seq->code + seq->len, end, sizeof(end));
+    memcpy(seq->code + seq->len + sizeof(end), &trampoline, sizeof(trampoline));
+    memcpy(seq->guest_code + seq->len, seq->code + seq->len, ORACLE_END_SIZE);
+    if (oracle_is_narrow(seq->mode)) {
+        seq->guest_code[seq->len] = 0xcd; /* int */
+        seq->guest_code[seq->len + 1] = ORACLE_DONE_VECTOR;
+    }
+    seq->len += sizeof(end) + sizeof(trampoline);
+}
+
 void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, enum oracle_mode mode)
 {
     memset(seq, 0, sizeof(*seq));
@@ -551,17 +566,14 @@ void oracle_generate(struct oracle_seq *seq, uint64_t seed, unsigned slot, enum 
     if (oracle_percent(&b.random, 1))
         oracle_append_hex(&b, oracle_percent(&b.random, 50) ? "cc" : "0f 0b"); /* INT3, UD2 */
     seq->undefined_after = b.undefined;
-    /* jmp [rip]; address */
-    const uint8_t end[ORACLE_END_SIZE - 8] = {0xff, 0x25};
-    const uint64_t trampoline = ORACLE_TRAMPOLINE;
-    memcpy(seq->code + seq->len, end, sizeof(end));
-    memcpy(seq->code + seq->len + sizeof(end), &trampoline, sizeof(trampoline));
-    memcpy(seq->guest_code + seq->len, seq->code + seq->len, ORACLE_END_SIZE);
-    if (oracle_is_narrow(mode)) {
-        seq->guest_code[seq->len] = 0xcd; /* int */
-        seq->guest_code[seq->len + 1] = ORACLE_DONE_VECTOR;
-    }
-    seq->len += sizeof(end) + sizeof(trampoline);
+    put_end(seq);
+}
+
+void oracle_blank(struct oracle_seq *seq)
+{
+    seq->len = seq->count = 0;
+    seq->undefined_after = 0;
+    put_end(seq);
 }
 
 bool oracle_track_flags(struct oracle_seq *seq)

@@ -30,7 +30,7 @@ enum turn { TURN_PARENT, TURN_CHILD };
 /* Shared between parent and child. */
 struct shared {
     atomic_int turn;
-    unsigned first, count;
+    unsigned first, count, current;
     struct oracle_regs in[ORACLE_BATCH], out[ORACLE_BATCH];
     uint8_t code[ORACLE_CODE_SIZE] __attribute__((aligned(4096)));
     uint8_t read_only[ORACLE_RO_SIZE] __attribute__((aligned(4096)));
@@ -139,6 +139,7 @@ static void child_signals(void)
 static void child_run(struct shared *s, unsigned slot)
 {
     uint64_t window = oracle_window(slot);
+    s->current = slot;
     oracle_native_guest_fs = window + ORACLE_FS_OFFSET;
     if (syscall(SYS_arch_prctl, ARCH_SET_GS, window + ORACLE_GS_OFFSET) < 0)
         fail("oracle: arch_prctl");
@@ -230,6 +231,11 @@ void oracle_native_start(struct oracle_native *n, unsigned first, unsigned count
     n->shared->first = first;
     n->shared->count = count;
     hand_over(n->shared, TURN_CHILD);
+}
+
+unsigned oracle_native_current(const struct oracle_native *n)
+{
+    return n->shared->current;
 }
 
 bool oracle_native_wait(struct oracle_native *n)
