@@ -82,7 +82,7 @@ static void device_write(struct bt_cpu *cpu, uint64_t gpa, const uint8_t *buf, u
 /* #AC: checked for accesses of user code only, when it wants that. */
 static bool misaligned(const struct bt_cpu *cpu, uint64_t lin, unsigned len)
 {
-    return (cpu->mode & MODE_ALIGN) && is_pow2(len) && len <= 64 && (lin & (len - 1));
+    return (cpu->mode & MODE_ALIGN) && is_pow2(len) && (lin & (MIN(len, 16u) - 1));
 }
 
 /* Fast way through the TLB of the current mode; NULL: miss. */
@@ -268,10 +268,14 @@ uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc)
         return bt_access_fault(cpu, desc);
     cpu->slow_lin = lin;
     cpu->slow_len = len;
-    uint8_t *host = direct(cpu, lin, len, access, &fault);
+    fault = false;
+    uint8_t *host = NULL;
+    bool unaligned = misaligned(cpu, lin, len);
+    if (!unaligned || !(desc & DESC_VECTOR))
+        host = direct(cpu, lin, len, access, &fault);
     if (fault)
         return bt_access_fault(cpu, desc);
-    if (misaligned(cpu, lin, len)) {
+    if (unaligned) {
         bt_raise_error(cpu, VEC_AC, 0);
         return bt_access_fault(cpu, desc);
     }

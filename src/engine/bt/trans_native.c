@@ -449,7 +449,7 @@ static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
 {
     return DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) |
            (insn->mem.read ? DESC_READ : 0) | (wants_alignment(insn) ? DESC_ALIGNED : 0) |
-           (reports_x87(insn) ? DESC_X87 : 0);
+           (reports_x87(insn) ? DESC_X87 : 0) | (tr_is_sse(insn) || tr_is_avx(insn) ? DESC_VECTOR : 0);
 }
 
 /* Status flags that the instruction leaves as they were and that matter afterwards, or that it reads. */
