@@ -8,7 +8,8 @@
 static unsigned cpus;
 
 /* Fewer when processors share those of the host: each meeting is then a change of threads. */
-#define ROUNDS (cpus > 2 ? 400u : 20000u)
+#define ROUNDS     (cpus > 2 ? 100u : 20000u)
+#define IPI_ROUNDS (cpus > 2 ? 10u : 200u)
 
 /* --- barriers --- */
 
@@ -43,14 +44,14 @@ static volatile bool serve;
 static void wait_with_interrupts(void *arg)
 {
     if (!this_processor()) {
-        for (unsigned round = 0; round < (cpus > 2 ? 40 : 200); round++)
+        for (unsigned round = 0; round < IPI_ROUNDS; round++)
             for (unsigned c = 1; c < cpus; c++) {
                 uint32_t before = ipis[c];
                 apic_ipi(c, 0x60);
                 while (ipis[c] == before)
                     pause();
             }
-        for (unsigned round = 0; round < (cpus > 2 ? 40 : 200); round++) {
+        for (unsigned round = 0; round < IPI_ROUNDS; round++) {
             uint32_t before[MAX_CPUS];
             for (unsigned c = 1; c < cpus; c++)
                 before[c] = ipis[c];
@@ -80,7 +81,7 @@ static void ipi_tests(void)
         serve = true;
         on_all(wait_with_interrupts, sleeping ? scratch : NULL);
         for (unsigned c = 1; c < cpus; c++)
-            expect(ipis[c] >= (cpus > 2 ? 80u : 400u) * (sleeping + 1), "IPIs taken");
+            expect(ipis[c] >= 2 * IPI_ROUNDS * (sleeping + 1), "IPIs taken");
         verdict(sleeping ? "IPIs wake processors that sleep" : "IPIs reach processors that spin");
     }
 }
@@ -335,7 +336,7 @@ static void shootdown(void *arg)
     (void)arg;
     volatile uint64_t *at = (volatile uint64_t *)SHOT_VA;
     if (!this_processor()) {
-        for (uint64_t i = 1; i <= 300; i++) {
+        for (uint64_t i = 1; i <= (cpus > 2 ? 60 : 300); i++) {
             *shot_pages[i & 1] = i;
             map_page(SHOT_VA, (uintptr_t)shot_pages[i & 1], PG_P | PG_W);
             shot_acknowledged = 0;
