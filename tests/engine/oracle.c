@@ -223,8 +223,9 @@ static void compare_vectors(struct report *r, const struct oracle_regs *native,
 static bool met_limit(const struct oracle_seq *seq, const struct oracle_regs *native,
                       const struct oracle_regs *engine)
 {
-    return oracle_is_narrow(seq->mode) && native->vector == VEC_PF && engine->vector == VEC_GP &&
-           !engine->error && native->cr2 + 64 - UINT32_MAX < 128;
+    return oracle_is_narrow(seq->mode) && native->vector == VEC_PF &&
+           (engine->vector == VEC_GP || engine->vector == VEC_SS) && !engine->error &&
+           native->cr2 + 64 - UINT32_MAX < 128;
 }
 
 /* True when both sides agree. */

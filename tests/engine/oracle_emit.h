@@ -17,6 +17,7 @@ struct oracle_builder {
     uint16_t known;
     uint16_t initial; /* registers that still have their initial value */
     uint32_t undefined;
+    bool alignment_checks;             /* EFLAGS.AC may be set */
     uint16_t written[ORACLE_INSN_MAX]; /* registers each instruction writes */
     uint64_t segment_base[2];          /* FS, GS */
 };

@@ -164,6 +164,7 @@ static bool emit_popf(struct oracle_builder *b)
     flags |= b->seq->mode == ORACLE_KERNEL ? (uint32_t)FLAG_IF : 0;
     if (b->seq->mode == ORACLE_USER && oracle_percent(r, 2))
         flags |= oracle_percent(r, 50) ? (uint32_t)FLAG_TF : (uint32_t)FLAG_AC;
+    b->alignment_checks |= flags & FLAG_AC;
     return stack_ready(b) && oracle_append_hex(b, "68 %d", flags) &&
            oracle_append_hex(b, oracle_percent(r, 85) ? "9d" : "66 9d");
 }
@@ -195,6 +196,8 @@ static bool emit_stack(struct oracle_builder *b)
 
 /* --- choosing --- */
 
+#define ALIGNMENT_SIMPLE (1u << GROUP_INTEGER | 1u << GROUP_SSE | 1u << GROUP_DIVIDE)
+
 /* One instruction, or a few that belong together, without a change of flow. */
 static bool emit_plain(struct oracle_builder *b)
 {
@@ -210,6 +213,9 @@ static bool emit_plain(struct oracle_builder *b)
             break;
         n -= weights[i].weight;
     }
+    /* What else long instructions touch when alignment is checked differs between processors. */
+    if (b->alignment_checks && (i == ARRAY_SIZE(weights) || (1u << weights[i].group & ALIGNMENT_SIMPLE) == 0))
+        return false;
     if (i == ARRAY_SIZE(weights)) {
         bool narrow = oracle_is_narrow(b->seq->mode); /* where the FPU's environment has another layout */
         switch (oracle_below(&b->random, 24)) {

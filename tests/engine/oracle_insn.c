@@ -229,6 +229,13 @@ bool oracle_decode(const uint8_t *code, unsigned len, enum oracle_mode mode, Zyd
     if (insn->mnemonic == ZYDIS_MNEMONIC_NOP && insn->opcode_map == ZYDIS_OPCODE_MAP_0F &&
         insn->opcode == 0x0d)
         return false;
+    /* It must stay within its window: whether bytes that are not stored may fault is the processor's choice.
+     */
+    bool masked_move = insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+                       insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+                       insn->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+    if (masked_move && ((insn->attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))))
+        return false;
     bool special = is_privileged(insn, operands);
     *group = special ? GROUP_PRIVILEGED : group_of(insn);
     return !(special && mode != ORACLE_USER);
