@@ -86,9 +86,11 @@ enter_long_mode:                /* also processors that come from the trampoline
     jz 5f
     call guest_begin
     jmp .
-5:  mov $1, %edi
-    lock xadd %edi, ap_count(%rip)
-    inc %edi
+5:  lock incl ap_count(%rip)
+    mov $1, %eax                /* its number is its APIC ID, whoever comes first */
+    cpuid
+    shr $24, %ebx
+    mov %ebx, %edi
     mov %edi, %esp
     shl $14, %esp
     lea ap_stacks(%rsp), %rsp
