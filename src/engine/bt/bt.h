@@ -317,9 +317,26 @@ void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host);
 
 /* ---- exc.c (gpr-only): raising and delivering ---- */
 /* Each fills cpu->exc and returns false, so that callers can `return bt_raise(...)`. */
-bool bt_raise(struct bt_cpu *cpu, unsigned vector);
-bool bt_raise_error(struct bt_cpu *cpu, unsigned vector, uint32_t error);
-bool bt_raise_pf(struct bt_cpu *cpu, uint64_t lin, uint32_t error);
+static inline bool bt_raise(struct bt_cpu *cpu, unsigned vector)
+{
+    cpu->exc = (struct bt_exception){.pending = true, .vector = (uint8_t)vector};
+    return false;
+}
+
+static inline bool bt_raise_error(struct bt_cpu *cpu, unsigned vector, uint32_t error)
+{
+    cpu->exc =
+        (struct bt_exception){.pending = true, .vector = (uint8_t)vector, .has_error = true, .error = error};
+    return false;
+}
+
+static inline bool bt_raise_pf(struct bt_cpu *cpu, uint64_t lin, uint32_t error)
+{
+    bt_raise_error(cpu, VEC_PF, error);
+    cpu->exc.cr2 = lin;
+    return false;
+}
+
 /*
  * Delivers cpu->exc (fault, trap, software or external interrupt) through the IDT or IVT, in every mode, with
  * all checks, IST, task gates, double and triple fault. Afterwards cpu->rip is in the handler, or

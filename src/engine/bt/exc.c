@@ -12,30 +12,6 @@
 
 #define BT_DELIVER_ROUNDS 8u
 
-bool bt_raise(struct bt_cpu *cpu, unsigned vector)
-{
-    cpu->exc = (struct bt_exception){.pending = true, .vector = (uint8_t)vector};
-    return false;
-}
-
-bool bt_raise_error(struct bt_cpu *cpu, unsigned vector, uint32_t error)
-{
-    cpu->exc = (struct bt_exception){
-        .pending = true,
-        .vector = (uint8_t)vector,
-        .has_error = true,
-        .error = error,
-    };
-    return false;
-}
-
-bool bt_raise_pf(struct bt_cpu *cpu, uint64_t lin, uint32_t error)
-{
-    bt_raise_error(cpu, VEC_PF, error);
-    cpu->exc.cr2 = lin;
-    return false;
-}
-
 /* What one delivery works on. */
 struct delivery {
     unsigned vector;

@@ -231,7 +231,7 @@ static void settle(struct bt_lapic *l)
         return;
     uint64_t now = machine_ns(l), interval = interval_ns(l);
     uint64_t elapsed = now > l->timer_start_ns ? now - l->timer_start_ns : 0;
-    if (elapsed < interval)
+    if (!interval || elapsed < interval)
         return;
     if (mode == TIMER_PERIODIC)
         l->timer_start_ns += elapsed / interval * interval; /* missed ones are one */
