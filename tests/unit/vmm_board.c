@@ -470,7 +470,7 @@ static void refused(void **state)
     refuse(&(struct machine_config){.kernel = kernel, .device = {{.cls = nowhere}}, .device_count = 1}, 2,
            "there is no such device");
     refuse(&(struct machine_config){.kernel = kernel, .net = {nowhere}, .net_count = 1}, 2, "nonexistent");
-    refuse(&(struct machine_config){.kernel = kernel, .serial = nowhere}, 125, "nonexistent");
+    refuse(&(struct machine_config){.kernel = kernel, .serial = nowhere}, 2, "nonexistent");
     refuse(&(struct machine_config){.kernel = kernel, .control = nowhere}, 125, "nonexistent");
     refuse(&(struct machine_config){.kernel = kernel, .memory = MIB}, 125, "memory");
     struct machine_config prop = {.kernel = kernel, .device_count = 1};
