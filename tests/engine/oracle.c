@@ -274,8 +274,9 @@ static bool compare(struct oracle *o, unsigned slot, FILE *out)
 
 static void put_code(struct oracle *o, unsigned slot)
 {
-    memcpy(o->code + slot * ORACLE_CODE_STRIDE, o->seq[slot].code, o->seq[slot].len);
-    memcpy(o->guest_code + slot * ORACLE_CODE_STRIDE, o->seq[slot].guest_code, o->seq[slot].len);
+    /* What follows the sequence may be read, and must be the same on both sides. */
+    memcpy(o->code + slot * ORACLE_CODE_STRIDE, o->seq[slot].code, ORACLE_CODE_STRIDE);
+    memcpy(o->guest_code + slot * ORACLE_CODE_STRIDE, o->seq[slot].guest_code, ORACLE_CODE_STRIDE);
 }
 
 #define NOP 0x90
