@@ -196,6 +196,16 @@ static bool emit_stack(struct oracle_builder *b)
 
 /* --- choosing --- */
 
+/* All of a pattern or nothing. */
+static bool emit_whole(struct oracle_builder *b, bool (*emit)(struct oracle_builder *b))
+{
+    struct oracle_mark mark = oracle_mark(b);
+    if (emit(b))
+        return true;
+    oracle_rollback(b, &mark);
+    return false;
+}
+
 #define ALIGNMENT_SIMPLE (1u << GROUP_INTEGER | 1u << GROUP_SSE | 1u << GROUP_DIVIDE)
 
 /* One instruction, or a few that belong together, without a change of flow. */
@@ -220,7 +230,7 @@ static bool emit_plain(struct oracle_builder *b)
         bool narrow = oracle_is_narrow(b->seq->mode); /* where the FPU's environment has another layout */
         switch (oracle_below(&b->random, 24)) {
         case 0:
-            return !narrow && emit_fpu_save(b);
+            return !narrow && emit_whole(b, emit_fpu_save);
         case 1:
             return oracle_percent(&b->random, 30) && !narrow ? emit_fpu_load(b) : emit_fpu_control(b);
         case 2:
