@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "x86/features.h"
 
+/* Compiled with vector instructions as all of this file, so these two are heavy. */
 static bool op_ud(struct bt_cpu *cpu, const struct bt_op *op)
 {
     return bt_raise(cpu, VEC_UD);
@@ -66,6 +67,7 @@ static void plan(struct tr *t, unsigned i)
     if (!x86_insn_offered(t->engine->config.cpu, insn)) {
         t->form[i] = FORM_OP;
         t->op[i] = op_ud;
+        t->heavy[i] = true;
         return;
     }
     if (fpu_off) {
@@ -77,8 +79,10 @@ static void plan(struct tr *t, unsigned i)
     if (t->form[i] != FORM_OP)
         return;
     t->op[i] = bt_op_find(insn, &t->heavy[i]);
-    if (!t->op[i])
+    if (!t->op[i]) {
         t->op[i] = op_ud;
+        t->heavy[i] = true;
+    }
 }
 
 static void add_trap(struct tr *t, unsigned i, bt_op_fn *fn)
@@ -86,7 +90,7 @@ static void add_trap(struct tr *t, unsigned i, bt_op_fn *fn)
     t->insn[i] = (struct x86_insn){.len = 1, .mode = (uint8_t)code_size(t->mode)};
     t->form[i] = FORM_OP;
     t->op[i] = fn;
-    t->heavy[i] = false;
+    t->heavy[i] = true;
     t->off[i + 1] = (uint16_t)(t->off[i] + 1);
     t->count = i + 1;
 }
