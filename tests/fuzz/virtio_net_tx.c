@@ -14,12 +14,11 @@ static void emit(void *opaque, const struct iovec *iov, int count)
 {
     const size_t *limit = opaque;
     size_t len = 0;
-    volatile uint8_t sum = 0;
     for (int i = 0; i < count; i++) {
-        const uint8_t *p = iov[i].iov_base;
+        const volatile uint8_t *p = iov[i].iov_base; /* reading it is what shows a wild piece */
         len += iov[i].iov_len;
         for (size_t k = 0; k < iov[i].iov_len; k++)
-            sum ^= p[k];
+            (void)p[k];
     }
     if (len > *limit)
         abort();
