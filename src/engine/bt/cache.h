@@ -55,7 +55,7 @@ struct bt_page {
 };
 
 #define BT_CACHE_SEGMENTS 16
-#define BT_HASH_BITS      15
+#define BT_HASH_BITS      18
 #define BT_BLOCK_ROOM     (32u * 1024) /* no block is larger */
 
 struct bt_segment {

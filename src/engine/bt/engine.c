@@ -16,7 +16,8 @@
 #include "engine/bt/run.h"
 #include "engine/bt/translate.h"
 
-#define CODE_CACHE_SIZE (32u * 1024 * 1024)
+/* A compiler of 25 MB of code fits, translated. Host memory is taken only as it fills. */
+#define CODE_CACHE_SIZE (256u * 1024 * 1024)
 
 static struct bt_engine *engine_of(struct engine *e)
 {
