@@ -271,8 +271,7 @@ uint64_t bt_callout_pre(struct bt_cpu *cpu, uint64_t ea, uint64_t desc)
     fault = false;
     uint8_t *host = NULL;
     bool unaligned = misaligned(cpu, lin, len);
-    bool crosses = (lin & 0xfff) + len > GUEST_PAGE_SIZE;
-    if (!unaligned || !(crosses || (desc & DESC_VECTOR))) /* else #AC comes before #PF */
+    if (!unaligned) /* #AC comes before #PF */
         host = direct(cpu, lin, len, access, &fault);
     if (fault)
         return bt_access_fault(cpu, desc);

@@ -92,9 +92,10 @@ static unsigned maskmov_size(const struct x86_insn *in)
     return packed_double || in->rex_w ? 8 : 4;
 }
 
+/* The whole vector is one operand: the address size cuts its offset, not those of its elements. */
 static uint64_t element_address(const struct bt_cpu *cpu, const struct x86_insn *in, unsigned offset)
 {
-    return bt_zext(bt_effective_address(cpu, in) + offset, in->addrsize);
+    return bt_effective_address(cpu, in) + offset;
 }
 
 bool bt_op_maskmov_load(struct bt_cpu *cpu, const struct bt_op *op)
@@ -144,7 +145,7 @@ static bool store_bytes(struct bt_cpu *cpu, const struct bt_op *op, const uint8_
     const struct x86_insn *in = &op->insn;
     unsigned seg = bt_segment_override(in);
     for (unsigned i = 0; i < count; i++)
-        if ((mask[i] & 0x80) && !bt_can_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), 1)) {
+        if ((mask[i] & 0x80) && !bt_can_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI], in->addrsize) + i, 1)) {
             blame_whole_access(&cpu->exc, i);
             return false;
         }
@@ -152,7 +153,7 @@ static bool store_bytes(struct bt_cpu *cpu, const struct bt_op *op, const uint8_
         return bt_raise_error(cpu, VEC_AC, 0);
     for (unsigned i = 0; i < count; i++)
         if ((mask[i] & 0x80) &&
-            !bt_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI] + i, in->addrsize), &data[i], 1))
+            !bt_write_seg(cpu, seg, bt_zext(cpu->gpr[R_RDI], in->addrsize) + i, &data[i], 1))
             return false;
     return bt_op_next(cpu, op);
 }
