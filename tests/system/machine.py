@@ -46,6 +46,17 @@ def sha256(path):
         return hashlib.sha256(f.read()).hexdigest()
 
 
+# What a kernel's log says when something is wrong, with the machine or in the kernel.
+TROUBLE = re.compile(r"WARNING|BUG|Oops|[Pp]anic|[Cc]all [Tt]race|segfault|general protection|trap |traps:|invalid opcode|"
+                     r"stall|lockup|hung task|blocked for more|unstable|I/O error|timed? ?out|nobody cared|[Ff]ailed|"
+                     r"[Cc]orrupt|RIP:|NMI|MCE|[Uu]nhandled|inconsistent|skew")
+
+
+def trouble(log):
+    """The lines of a kernel's log that tell of trouble."""
+    return [line for line in log.splitlines() if TROUBLE.search(line)]
+
+
 class Machine:
     """One run. Everything is given by keyword; `disks` are (path, format) pairs, `forward` is {host port: guest port}."""
 
@@ -121,7 +132,16 @@ class Machine:
         tail = self.text[-3000:]
         raise Failed(f"{why}; the console ended with:\n{tail}")
 
-    def _read(self, deadline):
+    def kill(self, number):
+        """Sends a signal to the process that is the machine."""
+        if self.vmm == "qemu":
+            self.process.send_signal(number)
+            return
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as f:
+            for child in f.read().split():
+                os.kill(int(child), number)
+
+    def read_more(self, deadline):
         """More of the console's text; False at its end."""
         ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
         if not ready:
@@ -144,7 +164,7 @@ class Machine:
                 return match
             if time.monotonic() >= deadline:
                 self._fail(f"no '{pattern}' within {timeout * PATIENCE:.0f} s")
-            if not self._read(deadline):
+            if not self.read_more(deadline):
                 self._fail(f"the machine ended before '{pattern}'")
 
     def send(self, text):
@@ -165,7 +185,7 @@ class Machine:
         """Waits for the machine's end; gives the exit status."""
         deadline = time.monotonic() + timeout * PATIENCE
         while time.monotonic() < deadline:
-            if not self._read(deadline):
+            if not self.read_more(deadline):
                 break
         try:
             return self.process.wait(max(1, deadline - time.monotonic()))
