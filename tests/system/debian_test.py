@@ -1,11 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The image `debian`: reaches its shell, all services run, network and disk work, it reboots and powers off."""
+"""The image `debian`: reaches its shell, all services run, network and disk work, it reboots and powers off.
+
+With RUCHE_LONG set (`./dev check-long`) more data goes over disk and network.
+"""
 import os
 import subprocess
 import unittest
 
 from machine import Case, Machine, free_port, sha256
+
+DISK_MIB, NET_MIB = (1024, 256) if "RUCHE_LONG" in os.environ else (64, 32)
+
+
+def random_file(path, mib):
+    with open(path, "wb") as f:
+        for _ in range(mib):
+            f.write(os.urandom(1 << 20))
 
 
 class Debian(Case):
@@ -38,20 +49,19 @@ class Debian(Case):
     def test_disk_keeps_what_was_written(self):
         """Random data written by the guest to raw and qcow2 disks is what the host reads, and the other way round."""
         source = self.path("source.raw")
-        with open(source, "wb") as f:
-            f.write(os.urandom(64 << 20))
+        random_file(source, DISK_MIB)
         raw, qcow2 = self.path("d.raw"), self.path("d.qcow2")
-        subprocess.run(["truncate", "-s", "64M", raw], check=True)
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", qcow2, "64M"], check=True)
+        subprocess.run(["truncate", "-s", f"{DISK_MIB}M", raw], check=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", qcow2, f"{DISK_MIB}M"], check=True)
         disks = [(source, "raw"), (raw, "raw"), (qcow2, "qcow2")]
         with Machine(image="debian", memory="1G", cpus=2, disks=disks) as m:
             m.login()
             want = sha256(source)
-            self.assertEqual(m.run("sha256sum </dev/vdb", 180).split()[0], want)
-            m.run("dd if=/dev/vdb of=/dev/vdc bs=1M oflag=direct status=none", 180)
-            m.run("dd if=/dev/vdb of=/dev/vdd bs=60k conv=fsync status=none", 180)
+            self.assertEqual(m.run("sha256sum </dev/vdb", 300).split()[0], want)
+            m.run("dd if=/dev/vdb of=/dev/vdc bs=1M oflag=direct status=none", 300)
+            m.run("dd if=/dev/vdb of=/dev/vdd bs=60k conv=fsync status=none", 300)
             m.run("echo 3 >/proc/sys/vm/drop_caches")
-            self.assertEqual(m.run("sha256sum </dev/vdd", 180).split()[0], want)
+            self.assertEqual(m.run("sha256sum </dev/vdd", 300).split()[0], want)
             m.send("poweroff\n")
             self.assertEqual(m.wait(90), 0)
         self.assertEqual(sha256(raw), want)
@@ -65,8 +75,7 @@ class Debian(Case):
         with open(key + ".pub", encoding="ascii") as f:
             public = f.read().strip()
         data = self.path("data")
-        with open(data, "wb") as f:
-            f.write(os.urandom(32 << 20))
+        random_file(data, NET_MIB)
         ssh = ["ssh", "-q", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o",
                "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "root@127.0.0.1"]
         with Machine(image="debian", memory="1G", cpus=2, forward={port: 22}) as m:
@@ -75,7 +84,7 @@ class Debian(Case):
             self.check_system(m)
             with open(data, "rb") as f:
                 subprocess.run(ssh + ["cat >/root/up"], stdin=f, check=True, timeout=600)
-            self.assertEqual(m.run("sha256sum </root/up", 60).split()[0], sha256(data))
+            self.assertEqual(m.run("sha256sum </root/up", 180).split()[0], sha256(data))
             with open(self.path("down"), "wb") as f:
                 subprocess.run(ssh + ["cat /root/up"], stdout=f, check=True, timeout=600)
             self.assertEqual(sha256(self.path("down")), sha256(data))

@@ -43,7 +43,7 @@ def free_port():
 
 def sha256(path):
     with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 # What a kernel's log says when something is wrong, with the machine or in the kernel.
