@@ -144,12 +144,16 @@ static void normalise_xsave(const uint8_t *in, uint8_t *x)
     memset(x + 416, 0, 160);
 }
 
+/* A sequence that left its code, by a return address that it wrote over, did so at an unknown place. */
 static uint32_t undefined_at(const struct oracle_seq *seq, uint64_t rip)
 {
-    for (unsigned i = 0; i < seq->count; i++)
+    uint32_t anywhere = seq->undefined_after;
+    for (unsigned i = 0; i < seq->count; i++) {
         if (seq->base + seq->insn[i].offset == rip)
             return seq->insn[i].undefined_before;
-    return seq->undefined_after;
+        anywhere |= seq->insn[i].undefines;
+    }
+    return anywhere;
 }
 
 /* The linear address of a page fault above the canonical middle says nothing about the page being there. */
