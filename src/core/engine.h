@@ -85,6 +85,12 @@ struct engine_ops {
     /* Power-on or RESET state (SDM vol. 3 table 10-1). vCPU not in run. */
     void (*reset)(struct vcpu *cpu);
 
+    /*
+     * Guest time goes on, or stands still as machine time does: TSCs and local APIC timers. A new engine's stands
+     * still, so that states set before the first run begin at one moment. All vCPUs out of run.
+     */
+    void (*run_time)(struct engine *e, bool running);
+
     /* The level of the PIC's INTR output (LINT0 of the BSP). Any thread. */
     void (*set_intr)(struct engine *e, bool level);
     /* NMI to one vCPU. Any thread. */

@@ -62,6 +62,7 @@ static json_t *reason(bool guest, const char *text)
 static void freeze(struct board *b)
 {
     vcpus_pause(b->vcpus);
+    b->ops->run_time(b->engine, false);
     vm_clock_stop(&b->m.clock);
     if (!b->quiesced)
         devices_quiesce(&b->m);
@@ -74,6 +75,7 @@ static void thaw(struct board *b)
         devices_resume(&b->m);
     b->quiesced = false;
     vm_clock_start(&b->m.clock);
+    b->ops->run_time(b->engine, true);
     b->state = RUN_RUNNING;
     vcpus_resume(b->vcpus);
 }

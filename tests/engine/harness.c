@@ -347,6 +347,7 @@ struct harness *harness_open(const struct harness_options *options)
         free_machine(h);
         return NULL;
     }
+    h->ops->run_time(h->engine, true);
     bool good = pthread_create(&h->watchdog, NULL, watchdog_main, h) == 0;
     for (unsigned i = 1; good && i < h->cpu_count; i++) {
         h->worker[i] = (struct harness_worker){.h = h, .index = i};

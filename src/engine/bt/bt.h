@@ -378,17 +378,28 @@ struct bt_engine {
     uint64_t *dirty_bits;    /* the memory of `dirty`, kept until close */
     _Atomic bool intr;       /* PIC's INTR */
     pthread_mutex_t lock;    /* translations, links, invalidation */
-    uint64_t tsc_base;
+    uint64_t frozen_tsc;     /* host TSC at which guest time stands still; 0: it runs */
     struct bt_timers *timers; /* lapic_timer.c */
     uint64_t pv_tsc, pv_ns;   /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
 };
 
-/* Host monotonic-derived guest TSC now. gpr-only. */
-static inline uint64_t bt_rdtsc(const struct bt_cpu *cpu)
+static inline uint64_t bt_host_tsc(void)
 {
     uint32_t lo, hi;
     __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-    return (((uint64_t)hi << 32) | lo) + cpu->tsc_offset;
+    return (uint64_t)hi << 32 | lo;
+}
+
+/* Host TSC as guest time has it. gpr-only. */
+static inline uint64_t bt_engine_tsc(const struct bt_engine *engine)
+{
+    return engine->frozen_tsc ? engine->frozen_tsc : bt_host_tsc();
+}
+
+/* Guest TSC now. gpr-only. */
+static inline uint64_t bt_rdtsc(const struct bt_cpu *cpu)
+{
+    return bt_engine_tsc(cpu->engine) + cpu->tsc_offset;
 }
 
 static inline bool bt_long_mode(const struct bt_cpu *cpu)

@@ -73,7 +73,7 @@ void bt_cpu_reset(struct bt_cpu *cpu, bool init)
         cpu->mtrr_def_type = cpu->spec_ctrl = cpu->tsc_aux = cpu->mcg_status = cpu->tsc_adjust = 0;
         cpu->pv_system_time_msr = cpu->pv_wall_clock_msr = cpu->pv_eoi_msr = 0;
         cpu->pv_steal_msr = cpu->pv_async_msr = 0;
-        cpu->tsc_offset = 0;
+        cpu->tsc_offset = 0 - bt_engine_tsc(cpu->engine);
     }
     bt_lapic_reset(cpu->lapic, init);
     cpu->mp_state = cpu->index == 0 ? MP_RUNNING : MP_WAIT_SIPI;

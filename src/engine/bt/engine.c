@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "engine/bt/cpu_state.h"
 #include "engine/bt/lapic.h"
+#include "engine/bt/pvclock.h"
 #include "engine/bt/run.h"
 #include "engine/bt/translate.h"
 
@@ -112,6 +113,7 @@ static struct engine *bt_open(const struct engine_config *config, struct error *
         return NULL;
     }
     pthread_mutex_init(&e->lock, NULL);
+    e->frozen_tsc = bt_host_tsc();
     bt_thunks_make(e->cache, &e->thunks);
     config->memory->written = on_written;
     config->memory->written_opaque = e;
@@ -189,6 +191,24 @@ static void bt_reset(struct vcpu *v)
     struct bt_cpu *cpu = cpu_of(v);
     bt_cpu_reset(cpu, false);
     bt_tlb_flush(cpu, true);
+}
+
+static void bt_run_time(struct engine *engine, bool running)
+{
+    struct bt_engine *e = engine_of(engine);
+    if (!running && !e->frozen_tsc)
+        e->frozen_tsc = bt_host_tsc();
+    if (!running || !e->frozen_tsc)
+        return;
+    uint64_t stood_still = bt_host_tsc() - e->frozen_tsc;
+    e->frozen_tsc = 0;
+    bt_pvclock_skip(e, stood_still);
+    for (unsigned i = 0; i < e->config.cpu_count; i++) {
+        if (!e->cpu[i])
+            continue;
+        e->cpu[i]->tsc_offset -= stood_still;
+        bt_lapic_tsc_changed(e->cpu[i]->lapic);
+    }
 }
 
 static void bt_set_intr(struct engine *engine, bool level)
@@ -280,6 +300,7 @@ const struct engine_ops bt_engine_ops = {
     .run = bt_run,
     .kick = bt_kick,
     .reset = bt_reset,
+    .run_time = bt_run_time,
     .set_intr = bt_set_intr,
     .nmi = bt_nmi,
     .msi = bt_msi,

@@ -37,13 +37,6 @@ struct bt_timers {
     struct bt_lapic *_Atomic lapic[BT_CPU_MAX];
 };
 
-static uint64_t host_tsc(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-    return (uint64_t)hi << 32 | lo;
-}
-
 static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
 {
     unsigned __int128 v = (unsigned __int128)a * b / c;
@@ -96,7 +89,7 @@ static void sleep_until(struct bt_timers *t, uint64_t tsc)
         pthread_cond_wait(&t->cond, &t->lock);
         return;
     }
-    uint64_t now = host_tsc();
+    uint64_t now = bt_host_tsc();
     uint64_t ns = mul_div(tsc > now ? tsc - now : 0, NS_PER_SECOND, t->hz);
     ns = monotonic_ns() + MIN(ns, 3600 * NS_PER_SECOND);
     struct timespec ts = {(time_t)(ns / NS_PER_SECOND), (long)(ns % NS_PER_SECOND)};
@@ -110,7 +103,7 @@ static void *timer_thread(void *opaque)
     prctl(PR_SET_TIMERSLACK, 1);
     pthread_mutex_lock(&t->lock);
     while (!t->stop) {
-        uint64_t now = host_tsc();
+        uint64_t now = bt_host_tsc();
         kick_due(t, now);
         uint64_t wait = MAX(earliest(t), now + pause);
         t->wait_tsc = wait;
@@ -256,7 +249,7 @@ static uint64_t expiry(struct bt_lapic *l)
     if (!l->timer_start_ns)
         return TSC_NEVER;
     uint64_t end = l->timer_start_ns + interval_ns(l), now = machine_ns(l);
-    return add_clamped(host_tsc(), mul_div(end > now ? end - now : 0, l->timers->hz, NS_PER_SECOND));
+    return add_clamped(bt_host_tsc(), mul_div(end > now ? end - now : 0, l->timers->hz, NS_PER_SECOND));
 }
 
 /* After every change: fires what is due and tells the thread of an earlier expiry. */
@@ -273,7 +266,7 @@ static void update(struct bt_lapic *l)
 
 void bt_lapic_check_timer(struct bt_lapic *l)
 {
-    if (host_tsc() >= l->wake_tsc) {
+    if (bt_host_tsc() >= l->wake_tsc) {
         update(l);
         return;
     }
@@ -296,7 +289,7 @@ uint64_t bt_lapic_next_expiry(struct bt_lapic *l)
     if (wake == TSC_NEVER)
         return UINT64_MAX;
     lapic_leave_gpr(l);
-    uint64_t now = host_tsc();
+    uint64_t now = bt_host_tsc();
     return add_clamped(monotonic_ns(), mul_div(wake > now ? wake - now : 0, NS_PER_SECOND, l->timers->hz));
 }
 

@@ -31,13 +31,6 @@ struct wall_page {
     uint32_t version, sec, nsec;
 };
 
-static uint64_t host_tsc(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-    return (uint64_t)hi << 32 | lo;
-}
-
 static uint64_t machine_ns(const struct bt_engine *engine)
 {
     return engine->config.host->now(engine->config.host->opaque);
@@ -70,7 +63,7 @@ static void take_pair(struct bt_engine *engine)
 {
     uint64_t best = UINT64_MAX;
     for (int i = 0; i < 8; i++) {
-        uint64_t before = host_tsc(), ns = machine_ns(engine), after = host_tsc();
+        uint64_t before = bt_engine_tsc(engine), ns = machine_ns(engine), after = bt_engine_tsc(engine);
         if (after - before >= best)
             continue;
         best = after - before;
@@ -79,11 +72,10 @@ static void take_pair(struct bt_engine *engine)
     }
 }
 
-void bt_pvclock_rebase(struct bt_engine *engine)
+void bt_pvclock_skip(struct bt_engine *engine, uint64_t ticks)
 {
-    pthread_mutex_lock(&engine->lock);
-    take_pair(engine);
-    pthread_mutex_unlock(&engine->lock);
+    if (engine->pv_tsc)
+        engine->pv_tsc += ticks;
 }
 
 void bt_pvclock_publish(struct bt_cpu *cpu)

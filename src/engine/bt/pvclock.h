@@ -14,13 +14,10 @@
 bool bt_pvclock_rdmsr(struct bt_cpu *cpu, uint32_t msr, uint64_t *value);
 bool bt_pvclock_wrmsr(struct bt_cpu *cpu, uint32_t msr, uint64_t value);
 
-/* Writes the vCPU's clock page again, if it has one: after its TSC was moved, or after bt_pvclock_rebase. */
+/* Writes the vCPU's clock page again, if it has one: after its TSC was moved. */
 void bt_pvclock_publish(struct bt_cpu *cpu);
 
-/*
- * Takes a new pair of TSC and machine time: when machine time has stood still or was set. No vCPU is running;
- * each has bt_pvclock_publish called after that.
- */
-void bt_pvclock_rebase(struct bt_engine *engine);
+/* Guest time has stood still for `ticks` of the host's TSC. No vCPU is running. */
+void bt_pvclock_skip(struct bt_engine *engine, uint64_t ticks);
 
 #endif
