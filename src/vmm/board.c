@@ -403,6 +403,7 @@ void board_free(struct board *b)
     if (b->engine)
         b->ops->close(b->engine);
     acpi_free(&b->acpi);
+    smbios_free(&b->smbios);
     boot_source_free(&b->boot);
     guest_memory_free(b->m.memory);
     vm_clock_destroy(&b->m.clock);

@@ -14,6 +14,7 @@
 #include "vmm/acpi/acpi.h"
 #include "vmm/boot/boot.h"
 #include "vmm/options.h"
+#include "vmm/smbios.h"
 #include "vmm/vcpus.h"
 #include "x86/cpuid.h"
 
@@ -50,6 +51,7 @@ struct board {
     struct qmp *qmp;
     struct boot_source boot;
     struct acpi_tables acpi;
+    struct smbios smbios;
     int signal_fd;
     struct board_disk {
         struct block *block;

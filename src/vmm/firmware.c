@@ -43,6 +43,33 @@ static bool open_files(struct board *b, struct error **err)
     return true;
 }
 
+/* What SMBIOS says of the processor is what CPUID says. */
+static bool build_smbios(struct board *b, struct error **err)
+{
+    uint32_t id[4], vendor[4];
+    char vendor_text[13] = {0}, name[49] = {0};
+
+    cpuid_model_query(&b->cpu, 1, 0, 0, 0, 1, id);
+    cpuid_model_query(&b->cpu, 0, 0, 0, 0, 1, vendor);
+    for (unsigned i = 0; i < 3; i++) {
+        static const uint8_t order[3] = {1, 3, 2}; /* EBX, EDX, ECX */
+        uint32_t part[4];
+        store_le32(vendor_text + 4 * (size_t)i, vendor[order[i]]);
+        cpuid_model_query(&b->cpu, 0x80000002 + i, 0, 0, 0, 1, part);
+        memcpy(name + sizeof(part) * i, part, sizeof(part));
+    }
+    struct smbios_config config = {
+        .cpu_count = b->m.cpu_count,
+        .cpu_id = {id[0], id[3]},
+        .cpu_vendor = vendor_text,
+        .cpu_name = *name ? name : "processor",
+        .ram_size = b->m.memory->ram_size,
+        .ram_low = b->m.memory->ram_low,
+    };
+    memcpy(config.uuid, b->m.uuid, sizeof(config.uuid));
+    return smbios_build(&b->smbios, &config, err);
+}
+
 bool firmware_prepare(struct board *b, struct error **err)
 {
     const struct guest_memory *mem = b->m.memory;
@@ -55,7 +82,7 @@ bool firmware_prepare(struct board *b, struct error **err)
 
     if (!range_fits(config.pci64_base, config.pci64_len, BIT(b->cpu.phys_bits)))
         config.pci64_len = 0;
-    return open_files(b, err) && acpi_build(&b->acpi, &config, err);
+    return open_files(b, err) && acpi_build(&b->acpi, &config, err) && build_smbios(b, err);
 }
 
 static bool add_acpi_files(struct board *b, struct error **err)
@@ -69,6 +96,14 @@ static bool add_acpi_files(struct board *b, struct error **err)
               fw_cfg_add_file(b->m.fw_cfg, "etc/table-loader", f.loader, f.loader_len, err);
     acpi_firmware_files_free(&f);
     return ok;
+}
+
+static bool add_smbios_files(struct board *b, struct error **err)
+{
+    const struct smbios *s = &b->smbios;
+
+    return fw_cfg_add_file(b->m.fw_cfg, "etc/smbios/smbios-anchor", &s->anchor, sizeof(s->anchor), err) &&
+           fw_cfg_add_file(b->m.fw_cfg, "etc/smbios/smbios-tables", s->tables, s->anchor.tables_len, err);
 }
 
 /* RAM as firmware wants to know it: start, length, type 1. */
@@ -99,7 +134,7 @@ bool firmware_fill_fw_cfg(struct board *b, struct error **err)
            fw_cfg_add_number(f, FW_CFG_BOOT_MENU, 0, 2, err) &&
            fw_cfg_add_number(f, FW_CFG_IRQ0_OVERRIDE, 1, 4, err) &&
            fw_cfg_add_file(f, "etc/system-states", system_states, sizeof(system_states), err) &&
-           add_e820(b, err) && add_acpi_files(b, err);
+           add_e820(b, err) && add_acpi_files(b, err) && add_smbios_files(b, err);
 }
 
 /* The two fields of the BIOS data area that kernels read to find the end of low memory. */
@@ -161,7 +196,8 @@ bool firmware_start(struct board *b, bool fresh, struct error **err)
 
     pci_assign_resources(&b->m);
     write_bda(mem);
-    if (!acpi_place(&b->acpi, mem, BOOT_FIRMWARE, BOOT_FIRMWARE_SIZE, err) ||
+    if (!acpi_place(&b->acpi, mem, BOOT_FIRMWARE, BOOT_SMBIOS - BOOT_FIRMWARE, err) ||
+        !smbios_place(&b->smbios, mem, BOOT_SMBIOS, BOOT_FIRMWARE + BOOT_FIRMWARE_SIZE - BOOT_SMBIOS, err) ||
         !boot_load(&b->boot, mem, fresh, BOOT_FIRMWARE, &entry, err))
         return false;
     for (unsigned i = 0; i < b->m.cpu_count; i++)

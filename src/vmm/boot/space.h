@@ -23,6 +23,7 @@ struct error;
 #define BOOT_LOW_END       0x9fc00u
 #define BOOT_FIRMWARE      0xe0000u
 #define BOOT_FIRMWARE_SIZE 0x20000u
+#define BOOT_SMBIOS        0xf0000u /* in its second half, where kernels look for it */
 #define BOOT_HIGH_START    0x100000u
 
 #define BOOT_CLAIM_MAX 256
