@@ -169,10 +169,13 @@ static void timer_start(uint32_t mode, uint32_t count)
     apic_write(APIC_TIMER_INITIAL, count);
 }
 
+/* What had come due by then is taken, too. */
 static void timer_stop(void)
 {
     apic_write(APIC_LVT_TIMER, 0x10000);
     apic_write(APIC_TIMER_INITIAL, 0);
+    enable();
+    disable();
 }
 
 static void halt(void)
@@ -195,8 +198,8 @@ static void timer(void)
     timer_start(0x20000, 200000);
     for (unsigned i = 0; i < 20; i++)
         halt();
+    expect(taken[TIMER_VECTOR] >= 20, "taken"); /* more when the host was slow between HLT and CLI */
     timer_stop();
-    expect_equal(taken[TIMER_VECTOR], 20, "taken");
     verdict("HLT and the periodic timer");
     forget();
     timer_start(0, 300000);
