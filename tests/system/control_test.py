@@ -24,7 +24,11 @@ class Client:
     def __init__(self, path, negotiate=True):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(20 * PATIENCE)
-        self.socket.connect(path)
+        try:
+            self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self.file = self.socket.makefile("rw", encoding="utf-8")
         self.events = []
         self.greeting = self.read()
@@ -255,7 +259,18 @@ class Detached(Case):
         p = subprocess.run([RUCHE, "run", "--detach", "--control", self.path("control.sock"), "--kernel", image()["kernel"],
                             "--initrd", initrd, "--cmdline", CMDLINE, *options], stdin=subprocess.DEVNULL,
                            capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+        if p.returncode == 0:
+            self.addCleanup(self.end)
         return p.returncode, p.stdout, p.stderr
+
+    def end(self):
+        """Ends a machine that a failed test left behind."""
+        try:
+            client = Client(self.path("control.sock"))
+        except OSError:
+            return
+        client.call("quit")
+        client.close()
 
     def running(self, pid):
         try:
