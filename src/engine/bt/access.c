@@ -92,7 +92,7 @@ static uint8_t *tlb_hit(const struct bt_cpu *cpu, uint64_t lin, unsigned len, un
     uint64_t tag = access & BT_WRITE ? entry->write_tag : entry->read_tag;
     if ((access & (BT_FETCH | BT_IMPLICIT | BT_USER)) || lin - tag > GUEST_PAGE_SIZE - len)
         return NULL;
-    return (uint8_t *)(uintptr_t)entry->host + (lin - tag);
+    return (uint8_t *)(uintptr_t)(entry->addend + lin);
 }
 
 /* Up to two pages of an access. */

@@ -38,12 +38,12 @@ struct bt_cpu;
 struct bt_tlb_entry {
     uint64_t read_tag; /* linear page address, or BT_TLB_NONE */
     uint64_t
-        write_tag;  /* the same, when writes may go ahead without asking (dirty set, no code in the page) */
-    uint64_t host;  /* host address of the page */
-    uint64_t flags; /* BT_TLBE_* and guest physical page */
+        write_tag;   /* the same, when writes may go ahead without asking (dirty set, no code in the page) */
+    uint64_t addend; /* host address of the page minus its linear address */
+    uint64_t flags;  /* BT_TLBE_* and guest physical page */
 };
 #define BT_TLB_NONE      UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
-#define BT_TLB_BITS      10
+#define BT_TLB_BITS      12
 #define BT_TLB_SIZE      (1u << BT_TLB_BITS)
 #define BT_LARGE_REGIONS 16u
 #define BT_TLBE_GLOBAL   BIT(0)
@@ -72,18 +72,21 @@ enum bt_mode {
     MODE_SLOW = 1 << 9,   /* one instruction with checked, bounced memory accesses: MMIO, page crossings, code
                              pages, debugging */
     MODE_ALIGN = 1 << 10, /* CPL 3 with CR0.AM and EFLAGS.AC: every access is checked for alignment, in C */
+    MODE_PRECISE = 1 << 11, /* each access is checked for itself; never in cpu->mode */
 };
+#define MODE_EXTRA   (MODE_SLOW | MODE_PRECISE)
 #define BT_MODE_BITS 11
 
 /* Why translated code returned to run.c. */
 enum bt_exit {
     BT_EXIT_NONE,
-    BT_EXIT_LOOKUP, /* go on at cpu->rip */
-    BT_EXIT_LINK,   /* as LOOKUP; cpu->exit_link says which jump may be chained */
-    BT_EXIT_POLL,   /* cpu->kick was seen at cpu->rip */
-    BT_EXIT_OP,     /* cpu->op is to be executed by its C function at cpu->rip */
-    BT_EXIT_SLOW,   /* the instruction at cpu->rip wants its MODE_SLOW translation */
-    BT_EXIT_FAULT,  /* cpu->exc is set, for the instruction at cpu->rip */
+    BT_EXIT_LOOKUP,  /* go on at cpu->rip */
+    BT_EXIT_LINK,    /* as LOOKUP; cpu->exit_link says which jump may be chained */
+    BT_EXIT_POLL,    /* cpu->kick was seen at cpu->rip */
+    BT_EXIT_OP,      /* cpu->op is to be executed by its C function at cpu->rip */
+    BT_EXIT_SLOW,    /* the instruction at cpu->rip wants its MODE_SLOW translation */
+    BT_EXIT_FAULT,   /* cpu->exc is set, for the instruction at cpu->rip */
+    BT_EXIT_PRECISE, /* accesses from cpu->rip on cannot share a check: go on with a MODE_PRECISE block */
 };
 
 struct bt_exception {
@@ -126,6 +129,7 @@ struct bt_jc_entry {
 };
 #define BT_JC_NONE      UINT64_C(0x0000800000000001) /* bits 47 and 48 differ: no RIP, whatever the key */
 #define BT_NO_BRANCH    UINT32_MAX
+#define BT_MERGED_MAX   6u /* checks of one block that serve more than one access */
 #define BT_JC_KEY_SHIFT 49
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
@@ -152,14 +156,17 @@ struct bt_thunks {
 struct bt_cpu {
     /* --- known to translated code by offset (gs:) --- */
     uint64_t gpr[16];
-    uint64_t rip;          /* at exits */
-    uint64_t pc_base;      /* RIP that page offset 0 of the running block's page has */
-    uint32_t status;       /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
-    uint32_t df;           /* 0 or FLAG_DF */
-    _Atomic uint32_t kick; /* != 0: come back at the next block */
-    uint32_t exit_reason;  /* enum bt_exit */
-    uint64_t t0;           /* where bt_enter jumps */
-    uint64_t spill[4];     /* host registers borrowed within one instruction */
+    uint64_t rip;                   /* at exits */
+    uint64_t pc_base;               /* RIP that page offset 0 of the running block's page has */
+    uint32_t status;                /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
+    uint32_t df;                    /* 0 or FLAG_DF */
+    _Atomic uint32_t kick;          /* != 0: come back at the next block */
+    uint32_t exit_reason;           /* enum bt_exit */
+    uint64_t t0;                    /* where bt_enter jumps */
+    uint64_t spill[4];              /* host registers borrowed within one instruction */
+    uint64_t scratch;               /* RAX while flags are restored without a free register */
+    uint64_t access_lin;            /* linear address that a stub looks up */
+    uint64_t addend[BT_MERGED_MAX]; /* host minus linear addresses of the running block's checked pages */
     const struct bt_op *op;
     uint64_t exit_link; /* struct bt_link * */
     uint64_t host_rsp;
@@ -372,13 +379,13 @@ struct bt_engine {
     struct bt_cpu *cpu[BT_CPU_MAX];
     struct bt_cache *cache; /* cache.h */
     struct bt_thunks thunks;
-    atomic_flag split_lock;  /* held from CALLOUT_PRE to CALLOUT_POST of a bounced read-modify-write */
-    struct tr *tr;           /* the translator's workspace; guarded by lock */
-    uint64_t *_Atomic dirty; /* dirty log, a bit for each page by bt_page_index; NULL: off */
-    uint64_t *dirty_bits;    /* the memory of `dirty`, kept until close */
-    _Atomic bool intr;       /* PIC's INTR */
-    pthread_mutex_t lock;    /* translations, links, invalidation */
-    uint64_t frozen_tsc;     /* host TSC at which guest time stands still; 0: it runs */
+    atomic_flag split_lock;   /* held from CALLOUT_PRE to CALLOUT_POST of a bounced read-modify-write */
+    struct tr *tr;            /* the translator's workspace; guarded by lock */
+    uint64_t *_Atomic dirty;  /* dirty log, a bit for each page by bt_page_index; NULL: off */
+    uint64_t *dirty_bits;     /* the memory of `dirty`, kept until close */
+    _Atomic bool intr;        /* PIC's INTR */
+    pthread_mutex_t lock;     /* translations, links, invalidation */
+    uint64_t frozen_tsc;      /* host TSC at which guest time stands still; 0: it runs */
     struct bt_timers *timers; /* lapic_timer.c */
     uint64_t pv_tsc, pv_ns;   /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
 };

@@ -194,7 +194,7 @@ static void kill_block(struct bt_engine *engine, struct bt_block *block)
         in->to = NULL;
     }
     block->in = NULL;
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < BT_LINKS; i++) {
         struct bt_link *out = &block->link[i];
         if (!out->to)
             continue;
@@ -311,7 +311,7 @@ void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to
     if (link->to || link->from->dead || to->dead)
         return;
     bool backward = link->target <= (link->from->phys & 0xfff) + link->from->len - 1u;
-    const uint8_t *exec = backward ? to->entry_poll : to->entry;
+    const uint8_t *exec = link->saved ? to->entry_saved : backward ? to->entry_poll : to->entry;
     link->to = to;
     link->next_in = to->in;
     to->in = link;

@@ -16,11 +16,15 @@
 #include "engine/bt/bt.h"
 #include "engine/bt/emit.h"
 
+/* Exits of a block that can be chained: its two branches, then where it goes on precisely. */
+#define BT_LINKS (2 + BT_MERGED_MAX)
 struct bt_link {
     struct bt_block *from, *to;
     uint8_t *at;     /* writable address of the jump's displacement; NULL: no such exit */
     uint8_t *stub;   /* writable address of what it jumps to when not linked */
     uint16_t target; /* page offset of the target */
+    uint32_t mode;   /* the target's */
+    bool saved;      /* the flags are in cpu->status there, not in the host's */
     struct bt_link *next_in;
 };
 
@@ -35,12 +39,13 @@ struct bt_block {
     uint32_t code_len;
     const uint8_t *entry;          /* executable addresses: flags and pc_base in place, no poll */
     const uint8_t *entry_poll;     /* the same, comes back when cpu->kick is set */
-    const uint8_t *entry_indirect; /* flags in cpu->status, RIP in T0 */
+    const uint8_t *entry_saved;    /* as entry_poll, flags in cpu->status */
+    const uint8_t *entry_indirect; /* the same, RIP in T0 */
     uint16_t *insn_offset;  /* code offset of each instruction, then of the end; bit 15: status flags are in
                                cpu->status */
     uint16_t *guest_offset; /* guest offset of each instruction from phys */
     struct bt_op *ops;
-    struct bt_link link[2];
+    struct bt_link link[BT_LINKS];
     struct bt_link *in; /* jumps that lead here */
     struct bt_block *_Atomic hash_next;
     struct bt_block *page_next[2];

@@ -280,6 +280,15 @@ void emit_restore_flags(struct emitter *e, uint8_t scratch)
     emit_mov(e, 8, H_RAX, scratch);
 }
 
+void emit_restore_flags_in_place(struct emitter *e)
+{
+    emit_store(e, 8, CPU(scratch), H_RAX);
+    emit_load(e, 4, H_RAX, CPU(status));
+    emit_bytes(e, (const uint8_t[]){0x04, 0x7f}, 2);
+    emit_u8(e, 0x9e);
+    emit_load(e, 8, H_RAX, CPU(scratch));
+}
+
 void emit_alu_op(struct emitter *e, enum alu_op op, unsigned size, uint8_t dst, uint8_t src)
 {
     emit_op_reg(e, (uint8_t)(op << 3 | 1), size, src, dst);

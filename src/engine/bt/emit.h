@@ -128,5 +128,7 @@ enum cc {
 /* Status flags to and from cpu->status; RAX is kept by way of `scratch`. */
 void emit_save_flags(struct emitter *e, uint8_t scratch);
 void emit_restore_flags(struct emitter *e, uint8_t scratch);
+/* The same with RAX kept in cpu->scratch. */
+void emit_restore_flags_in_place(struct emitter *e);
 
 #endif

@@ -290,7 +290,8 @@ void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host)
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
         for (unsigned i = 0; i < BT_TLB_SIZE; i++) {
             struct bt_tlb_entry *entry = &cpu->tlbs[mode][i];
-            if (host && __atomic_load_n(&entry->host, __ATOMIC_RELAXED) != host)
+            uint64_t page = __atomic_load_n(&entry->read_tag, __ATOMIC_RELAXED);
+            if (host && page + __atomic_load_n(&entry->addend, __ATOMIC_RELAXED) != host)
                 continue;
             uint64_t tag = __atomic_load_n(&entry->write_tag, __ATOMIC_RELAXED);
             if (!(tag & 0xfff))
@@ -327,8 +328,8 @@ void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
     struct bt_tlb_entry *entry = bt_tlb_slot(cpu->tlb, lin);
     uint64_t page = round_down(lin, GUEST_PAGE_SIZE);
     __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
-    entry->read_tag = page;
-    __atomic_store_n(&entry->host, (uint64_t)(uintptr_t)host, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->read_tag, page, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->addend, (uint64_t)(uintptr_t)host - page, __ATOMIC_RELAXED);
     entry->flags = flags;
     if ((flags & BT_TLBE_LARGE) && !in_large_region(cpu, lin)) {
         if (cpu->large_count < BT_LARGE_REGIONS)
@@ -366,11 +367,34 @@ uint64_t bt_access_fault(struct bt_cpu *cpu, uint64_t desc)
     return 0;
 }
 
+/* A span that several accesses share: plain memory, or the block is left for one without such spans. */
+static uint64_t merged_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
+{
+    bool write = DESC_WRITE(desc);
+    uint64_t gpa, flags;
+    if ((lin & 0xfff) + DESC_SIZE(desc) <= GUEST_PAGE_SIZE && bt_canonical_lin(cpu, lin) &&
+        !bt_page_watched(cpu, lin) && bt_translate(cpu, lin, write ? BT_WRITE : BT_READ, &gpa, &flags)) {
+        uint8_t *host = bt_ram_ptr(cpu, gpa, false);
+        bool writable = bt_ram_ptr(cpu, gpa, true);
+        if (host && (writable || !write) && !(write && bt_page_has_code(cpu->engine, gpa, DESC_SIZE(desc)))) {
+            bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), writable ? flags : flags & ~BT_TLBE_WRITABLE);
+            if (write)
+                bt_mark_dirty(cpu->engine, gpa);
+            return (uint64_t)(uintptr_t)host;
+        }
+    }
+    cpu->exc.pending = false;
+    bt_leave_at(cpu, DESC_OFFSET(desc), BT_EXIT_PRECISE);
+    return 0;
+}
+
 uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
 {
     bool write = DESC_WRITE(desc);
     uint64_t gpa, flags;
     cpu->stat_tlb_miss++;
+    if (desc & DESC_MERGED) /* what is wrong is found out access by access */
+        return merged_access(cpu, lin, desc);
     if ((desc & DESC_ALIGNED) && (lin & (DESC_SIZE(desc) - 1))) {
         bt_raise_error(cpu, VEC_GP, 0);
         return bt_access_fault(cpu, desc);

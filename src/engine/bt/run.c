@@ -226,8 +226,7 @@ static void chain(struct bt_cpu *cpu, struct bt_block *to)
     bt_vec_save(cpu);
     pthread_mutex_lock(&cpu->engine->lock);
     /* Made for an offset in its own page; an interrupt may have taken RIP elsewhere meanwhile. */
-    if (to->phys == round_down(link->from->phys, GUEST_PAGE_SIZE) + link->target &&
-        to->mode == link->from->mode)
+    if (to->phys == round_down(link->from->phys, GUEST_PAGE_SIZE) + link->target && to->mode == link->mode)
         bt_cache_link(cpu->engine->cache, link, to);
     pthread_mutex_unlock(&cpu->engine->lock);
 }
@@ -247,7 +246,10 @@ static void enter(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0)
  */
 static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
 {
-    bool linking = cpu->exit_reason == BT_EXIT_LINK;
+    const struct bt_link *link = (const struct bt_link *)(uintptr_t)cpu->exit_link;
+    bool linking = cpu->exit_reason == BT_EXIT_LINK && link && !extra;
+    if (linking)
+        extra = link->mode & MODE_PRECISE;
     bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
     if (cacheable && !linking && slot->tag == (cpu->rip ^ cpu->jc_key)) {
@@ -257,7 +259,7 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
     struct bt_block *block = find_block(cpu, extra);
     if (!block)
         return false;
-    if (linking && !extra)
+    if (linking)
         chain(cpu, block);
     if (cacheable && !block->phys2) {
         slot->tag = cpu->rip ^ cpu->jc_key;
@@ -429,7 +431,9 @@ static void step(struct bt_cpu *cpu)
     cpu->shadow = cpu->trap_shadow = false; /* the instruction may begin new ones */
     /* Something may be waiting for the end of the shadow: exactly one instruction, then. */
     careful |= shadow && cpu->event_check;
-    uint32_t extra = careful || cpu->exit_reason == BT_EXIT_SLOW ? MODE_SLOW : 0;
+    uint32_t extra = careful || cpu->exit_reason == BT_EXIT_SLOW ? MODE_SLOW
+                     : cpu->exit_reason == BT_EXIT_PRECISE       ? MODE_PRECISE
+                                                                 : 0;
     bool done = run_blocks(cpu, extra);
     if (done) {
         cpu->stat_exits[cpu->exit_reason]++;
@@ -438,8 +442,10 @@ static void step(struct bt_cpu *cpu)
         else if (cpu->exit_reason == BT_EXIT_FAULT)
             done = false;
     }
-    bool ran =
-        done && cpu->exit_reason != BT_EXIT_SLOW && (cpu->exit_reason != BT_EXIT_POLL || cpu->rip != from);
+    bool at_start =
+        cpu->rip == from && (cpu->exit_reason == BT_EXIT_POLL || cpu->exit_reason == BT_EXIT_PRECISE ||
+                             cpu->exit_reason == BT_EXIT_LINK);
+    bool ran = done && cpu->exit_reason != BT_EXIT_SLOW && !at_start;
     if (!ran && !cpu->exc.pending) {
         cpu->shadow = shadow;
         cpu->trap_shadow = trap_shadow;
@@ -457,7 +463,11 @@ enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
     cpu->exit_reason = BT_EXIT_NONE;
     cpu->event_check = true;
     for (;;) {
-        atomic_store(&cpu->code_epoch, atomic_load(&cpu->engine->cache->epoch));
+        uint64_t epoch = atomic_load(&cpu->engine->cache->epoch);
+        if (epoch != atomic_load(&cpu->code_epoch)) {
+            cpu->exit_link = 0; /* from now on its block may go */
+            atomic_store(&cpu->code_epoch, epoch);
+        }
         if (atomic_load(&cpu->kick)) {
             take_requests(cpu);
             take_events(cpu);

@@ -27,7 +27,7 @@ typedef uint64_t bt_callout_fn(struct bt_cpu *cpu, uint64_t t0, uint64_t t1);
 #define DESC(off_, size_, write_, seg_)                                                                      \
     ((uint32_t)(off_) | (uint32_t)(size_) << 12 | (uint32_t)(write_) << 24 | (uint32_t)(seg_) << 25)
 #define DESC_READ   ((uint32_t)1 << 28) /* for CALLOUT_PRE: the instruction reads the operand */
-#define DESC_VECTOR ((uint32_t)1 << 31) /* SSE and AVX: #AC comes before #PF */
+#define DESC_MERGED ((uint32_t)1 << 31) /* several accesses at once */
 #define DESC_X87    ((uint32_t)1 << 30) /* the instruction reports pending x87 exceptions first */
 #define DESC_ALIGNED                                                                                         \
     ((uint32_t)1 << 29) /* an address that is no multiple of the size is #GP, before anything else */

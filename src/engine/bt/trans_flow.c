@@ -12,8 +12,11 @@ struct stub *tr_stub(struct tr *t, enum stub_kind kind, uint8_t *from)
         return NULL;
     }
     struct stub *s = &t->stub[t->stub_count++];
-    *s =
-        (struct stub){.kind = kind, .from = from, .flags_host = t->flags_host, .flags_saved = t->flags_saved};
+    *s = (struct stub){.kind = kind,
+                       .from = from,
+                       .flags_host = t->flags_host,
+                       .flags_saved = t->flags_saved,
+                       .producer = t->producer};
     return s;
 }
 
@@ -77,7 +80,6 @@ void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
 {
     t->ended = true;
     if (tr_flat(t) && same_page(target)) {
-        tr_need_host_flags(t);
         struct stub *s = tr_stub(t, STUB_LINK, emit_jmp_aligned(&t->e));
         if (s) {
             s->target = target;
@@ -110,7 +112,7 @@ static void jump_out(struct tr *t, uint8_t cc, int32_t target)
 
 static void tr_jcc(struct tr *t, const struct x86_insn *insn)
 {
-    tr_need_host_flags(t);
+    tr_need_host_flags(t, NULL);
     jump_out(t, insn->opcode & 15, (int32_t)(tr_next_off(t) + insn->imm[0]));
     tr_exit_direct(t, 1, tr_next_off(t));
 }
@@ -121,7 +123,7 @@ static void tr_loop(struct tr *t, const struct x86_insn *insn)
     struct emitter *e = &t->e;
     uint8_t *out[2] = {NULL, NULL};
     bool jcxz = (insn->opcode & 3) == 3;
-    tr_need_host_flags(t);
+    tr_need_host_flags(t, NULL);
     if (!jcxz)
         emit_lea(e, insn->addrsize, H_RCX, MEM_DISP(H_RCX, -1));
     if (insn->addrsize == 4)
@@ -139,14 +141,10 @@ static void tr_loop(struct tr *t, const struct x86_insn *insn)
 
 static void tr_jmp_indirect(struct tr *t, const struct x86_insn *insn)
 {
-    if (insn->mem.present) {
-        tr_clobber_flags(t);
-        tr_address(t, insn);
-        tr_check(t, insn->opsize, false, insn->mem.seg);
-        emit_load(&t->e, insn->opsize, T0, MEM_AT(T0));
-    } else {
+    if (insn->mem.present)
+        emit_load(&t->e, insn->opsize, T0, tr_mem(t, TR_OPERAND));
+    else
         emit_mov(&t->e, insn->opsize, T0, tr_gpr(t, insn->rm.reg, T0));
-    }
     tr_exit_indirect(t, 0);
 }
 
@@ -304,26 +302,57 @@ void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool he
     t->ended = true;
 }
 
-static void stub_access(struct tr *t, struct stub *s)
-{
-    struct emitter *e = &t->e;
-    emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, s->target)); /* back to the linear address */
-    emit_mov_imm(e, T1, s->desc);
-    emit_call_to(e, t->engine->thunks.callout[CALLOUT_ACCESS]);
-    emit_jmp_to(e, s->resume + e->delta);
-}
-
-static void stub_link(struct tr *t, struct stub *s)
+/* To run.c, which may chain the jump at `at` to the target. */
+static void exit_linked(struct tr *t, const struct stub *s, uint8_t *at, unsigned target, uint32_t mode)
 {
     struct emitter *e = &t->e;
     struct bt_link *link = &t->block->link[s->link];
-    *link = (struct bt_link){.from = t->block, .at = s->from, .stub = e->p, .target = (uint16_t)s->target};
+    *link = (struct bt_link){.from = t->block,
+                             .at = at,
+                             .stub = e->p,
+                             .target = (uint16_t)target,
+                             .mode = mode,
+                             .saved = s->flags_saved};
     emit_mov_imm(e, T0, (uint64_t)(uintptr_t)link);
     emit_store(e, 8, CPU(exit_link), T0);
-    load_rip(t, s->target);
+    load_rip(t, (int32_t)target);
     emit_store(e, 8, CPU(rip), T0);
     emit_store_imm32(e, CPU(exit_reason), BT_EXIT_LINK);
-    emit_jmp_to(e, t->engine->thunks.exit_flags_host);
+    emit_jmp_to(e, s->flags_saved ? t->engine->thunks.exit_flags_saved : t->engine->thunks.exit_flags_host);
+}
+
+static void stub_access(struct tr *t, struct stub *s)
+{
+    struct emitter *e = &t->e;
+    uint8_t *across = NULL;
+    emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, s->tag)); /* back to the linear address */
+    emit_store(e, 8, CPU(access_lin), T0);
+    if (s->desc & DESC_MERGED) {
+        emit_alu_imm(e, ALU_AND, 4, T0, (int32_t)GUEST_PAGE_SIZE - 1);
+        emit_alu_imm(e, ALU_CMP, 4, T0, (int32_t)(GUEST_PAGE_SIZE - DESC_SIZE(s->desc)));
+        across = emit_jcc(e, CC_A);
+    }
+    t->producer = s->producer;
+    if (!s->flags_saved) {
+        tr_regen_flags(t);
+        emit_save_flags(e, T1);
+    }
+    emit_load(e, 8, T0, CPU(access_lin));
+    emit_mov_imm(e, T1, s->desc);
+    emit_call_to(e, t->engine->thunks.callout[CALLOUT_ACCESS]);
+    emit_mov(e, 8, T1, T0);
+    emit_load(e, 8, T0, CPU(access_lin));
+    emit_alu_op(e, ALU_SUB, 8, T1, T0);
+    emit_jmp_to(e, s->resume + e->delta);
+    if (!across || e->full)
+        return;
+    emit_patch(across, e->p);
+    if (!s->flags_saved)
+        tr_regen_flags(t);
+    uint8_t *at = emit_jmp_aligned(e);
+    if (!e->full)
+        emit_patch(at, e->p);
+    exit_linked(t, s, at, DESC_OFFSET(s->desc), t->mode | MODE_PRECISE);
 }
 
 static void stub_poll(struct tr *t, struct stub *s)
@@ -348,7 +377,7 @@ void tr_emit_stubs(struct tr *t)
             stub_access(t, s);
             break;
         case STUB_LINK:
-            stub_link(t, s);
+            exit_linked(t, s, s->from, (unsigned)s->target, t->mode & ~(uint32_t)MODE_PRECISE);
             break;
         case STUB_EXIT:
             tr_need_saved_flags(t);

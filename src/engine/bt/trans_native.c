@@ -185,7 +185,7 @@ bool tr_is_fpu(const struct x86_insn *insn)
 /* How the fields of the instruction end up in host registers. */
 struct rename {
     uint8_t reg, rm, vvvv, opreg; /* host register of each FIELD_GPR */
-    uint8_t mem;                  /* host register with the operand's address, or H_NONE */
+    const struct host_mem *mem;   /* the memory operand, or NULL */
     struct {
         uint8_t guest, host;
     } loaded[4]; /* memory-homed registers in temporaries */
@@ -217,6 +217,11 @@ static uint8_t borrow(struct tr *t, struct rename *r, const struct x86_insn *ins
 static const uint8_t low_pool[] = {H_RSI, H_RDI, H_RBP, H_RBX, H_RDX, H_RCX, H_RAX};
 static const uint8_t high_pool[] = {H_R12, H_R13, H_R14, H_R15, H_R8, H_RBX, H_RBP};
 
+static bool uses(const struct host_mem *mem, uint8_t reg)
+{
+    return mem && (mem->base == reg || mem->index == reg);
+}
+
 static uint8_t place(struct tr *t, struct rename *r, const struct x86_insn *insn, const struct x86_field *f,
                      bool low)
 {
@@ -229,7 +234,7 @@ static uint8_t place(struct tr *t, struct rename *r, const struct x86_insn *insn
         if (r->loaded[i].guest == f->reg)
             return r->loaded[i].host;
     uint8_t temp;
-    bool t0_used = r->mem == T0, t1_used = false;
+    bool t0_used = uses(r->mem, T0), t1_used = uses(r->mem, T1);
     for (unsigned i = 0; i < r->loaded_count; i++) {
         t0_used |= r->loaded[i].host == T0;
         t1_used |= r->loaded[i].host == T1;
@@ -237,7 +242,7 @@ static uint8_t place(struct tr *t, struct rename *r, const struct x86_insn *insn
     if (low)
         temp = borrow(t, r, insn, low_pool, ARRAY_SIZE(low_pool));
     else if (!t1_used)
-        temp = T1;
+        temp = tr_scratch(t);
     else if (!t0_used)
         temp = T0;
     else
@@ -323,7 +328,6 @@ static void emit_legacy(struct tr *t, const struct x86_insn *insn, const struct 
     struct emitter *e = &t->e;
     uint8_t opcode = insn->opcode, reg = 0, rm = 0;
     bool modrm = insn->has_modrm;
-    struct host_mem mem = MEM_AT(r->mem);
     if (insn->lock)
         emit_u8(e, 0xf0);
     if (wants_66(insn))
@@ -352,7 +356,7 @@ static void emit_legacy(struct tr *t, const struct x86_insn *insn, const struct 
     if (insn->map == 0 && opcode == 0x82)
         opcode = 0x80;
     if (modrm)
-        rex |= (uint8_t)((reg >= 8 ? 4 : 0) | (r->mem != H_NONE ? emit_mem_rex(mem) : rm >= 8 ? 1 : 0));
+        rex |= (uint8_t)((reg >= 8 ? 4 : 0) | (r->mem ? emit_mem_rex(*r->mem) : rm >= 8 ? 1 : 0));
     if (rex || force)
         emit_u8(e, 0x40 | rex);
     if (insn->map)
@@ -360,8 +364,8 @@ static void emit_legacy(struct tr *t, const struct x86_insn *insn, const struct 
     if (insn->map >= 2)
         emit_u8(e, insn->map == 2 ? 0x38 : 0x3a);
     emit_u8(e, opcode);
-    if (modrm && r->mem != H_NONE)
-        emit_mem(e, reg, mem);
+    if (modrm && r->mem)
+        emit_mem(e, reg, *r->mem);
     else if (modrm)
         emit_u8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
@@ -369,31 +373,35 @@ static void emit_legacy(struct tr *t, const struct x86_insn *insn, const struct 
 static void emit_vex(struct tr *t, const struct x86_insn *insn, const struct rename *r)
 {
     struct emitter *e = &t->e;
-    uint8_t reg = modrm_reg(insn, r), rm = r->mem != H_NONE ? r->mem : modrm_rm(insn, r);
+    uint8_t reg = modrm_reg(insn, r), rm = r->mem ? 0 : modrm_rm(insn, r);
+    uint8_t rex = r->mem ? emit_mem_rex(*r->mem) : rm >= 8 ? 1 : 0;
     uint8_t second = insn->vex[1];
     if (insn->vvvv.kind == FIELD_GPR)
         second = (uint8_t)((second & 0x87) | (~r->vvvv & 15) << 3);
     emit_u8(e, 0xc4);
-    emit_u8(e, (uint8_t)((insn->vex[0] & 0x1f) | (reg >= 8 ? 0 : 0x80) | 0x40 | (rm >= 8 ? 0 : 0x20)));
+    emit_u8(e, (uint8_t)((insn->vex[0] & 0x1f) | (reg >= 8 ? 0 : 0x80) | (rex & 2 ? 0 : 0x40) |
+                         (rex & 1 ? 0 : 0x20)));
     emit_u8(e, second);
     emit_u8(e, insn->opcode);
     if (!insn->has_modrm) /* VZEROALL, VZEROUPPER */
         return;
-    if (r->mem != H_NONE)
-        emit_mem(e, reg, MEM_AT(r->mem));
+    if (r->mem)
+        emit_mem(e, reg, *r->mem);
     else
         emit_u8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
-void tr_emit_native(struct tr *t, const struct x86_insn *insn, uint8_t mem)
+void tr_emit_native(struct tr *t, const struct x86_insn *insn, const struct host_mem *mem)
 {
+    struct host_mem low_mem;
     struct rename r = {.mem = mem};
     t->native_flags_saved = t->flags_saved;
     bool low = insn->reg.kind == FIELD_GPR_HIGH || insn->rm.kind == FIELD_GPR_HIGH ||
                insn->opreg.kind == FIELD_GPR_HIGH;
-    if (low && mem != H_NONE) {
-        r.mem = borrow(t, &r, insn, low_pool, ARRAY_SIZE(low_pool));
-        emit_mov(&t->e, 8, r.mem, mem);
+    if (low && mem) { /* AH and the like cannot be named with a REX prefix, which T0 and T1 need */
+        low_mem = MEM_AT(borrow(t, &r, insn, low_pool, ARRAY_SIZE(low_pool)));
+        emit_lea(&t->e, 8, low_mem.base, *mem);
+        r.mem = &low_mem;
     }
     r.reg = place(t, &r, insn, &insn->reg, low);
     r.rm = place(t, &r, insn, &insn->rm, low);
@@ -449,15 +457,14 @@ static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
 {
     return DESC(tr_this_off(t), insn->mem.size, insn->mem.written, insn->mem.seg) |
            (insn->mem.read ? DESC_READ : 0) | (wants_alignment(insn) ? DESC_ALIGNED : 0) |
-           (reports_x87(insn) ? DESC_X87 : 0) | (tr_is_sse(insn) || tr_is_avx(insn) ? DESC_VECTOR : 0);
+           (reports_x87(insn) ? DESC_X87 : 0);
 }
 
-/* Status flags that the instruction leaves as they were and that matter afterwards, or that it reads. */
-static bool needs_flags(const struct tr *t, const struct x86_insn *insn)
+/* Whether it reads status flags or leaves some as they were. */
+static bool needs_flags(const struct x86_insn *insn)
 {
-    uint32_t touched = insn->flags_written | insn->flags_maybe;
-    return (insn->flags_read & FLAGS_STATUS) ||
-           (touched && (t->live[t->i + 1] & ~insn->flags_written & FLAGS_STATUS));
+    uint32_t touched = (insn->flags_written | insn->flags_maybe) & FLAGS_STATUS;
+    return (insn->flags_read & FLAGS_STATUS) || (touched && (insn->flags_written & FLAGS_STATUS) != FLAGS_STATUS);
 }
 
 static void after_flags(struct tr *t, const struct x86_insn *insn)
@@ -465,6 +472,7 @@ static void after_flags(struct tr *t, const struct x86_insn *insn)
     if ((insn->flags_written | insn->flags_maybe) & FLAGS_STATUS) {
         t->flags_host = true;
         t->flags_saved = false;
+        t->producer = (int)t->i;
     }
 }
 
@@ -472,18 +480,23 @@ static void after_flags(struct tr *t, const struct x86_insn *insn)
 static void native_checked(struct tr *t, const struct x86_insn *insn)
 {
     struct emitter *e = &t->e;
-    tr_clobber_flags(t);
+    if (!t->flags_host && !t->flags_saved) {
+        tr_regen_flags(t);
+        t->flags_host = true;
+    }
+    tr_need_saved_flags(t);
+    t->flags_host = false;
     tr_address(t, insn);
-    emit_mov_imm(e, T1, describe(t, insn));
+    emit_mov_imm(e, tr_scratch(t), describe(t, insn));
     emit_call_to(e, t->engine->thunks.callout[CALLOUT_PRE]);
-    if (needs_flags(t, insn))
-        tr_need_host_flags(t);
-    tr_emit_native(t, insn, T0);
+    const struct host_mem mem = MEM_AT(T0);
+    if (needs_flags(insn))
+        tr_need_host_flags(t, &mem);
+    tr_emit_native(t, insn, &mem);
     after_flags(t, insn);
     if (!insn->mem.written)
         return;
-    if (t->flags_host && t->live[t->i + 1])
-        tr_need_saved_flags(t);
+    tr_need_saved_flags(t);
     t->flags_host = false;
     emit_mov_imm(e, T1, (uint64_t)tr_next_off(t));
     emit_call_to(e, t->engine->thunks.callout[CALLOUT_POST]);
@@ -495,15 +508,14 @@ void tr_native(struct tr *t, const struct x86_insn *insn)
         native_checked(t, insn);
         return;
     }
-    uint8_t mem = H_NONE;
+    struct host_mem operand;
+    const struct host_mem *mem = NULL;
     if (insn->mem.present && insn->mem.accessed) {
-        tr_clobber_flags(t);
-        tr_address(t, insn);
-        tr_check_desc(t, describe(t, insn));
-        mem = T0;
+        operand = tr_mem_desc(t, TR_OPERAND, describe(t, insn) & (DESC_ALIGNED | DESC_X87));
+        mem = &operand;
     }
-    if (needs_flags(t, insn))
-        tr_need_host_flags(t);
+    if (needs_flags(insn))
+        tr_need_host_flags(t, mem);
     tr_emit_native(t, insn, mem);
     after_flags(t, insn);
 }
@@ -570,12 +582,10 @@ void tr_bit_string(struct tr *t, const struct x86_insn *insn)
     }
     emit_mov(e, 4, T1, tr_gpr(t, insn->reg.reg, T1));
     emit_alu_imm(e, ALU_AND, 4, T1, (int32_t)(bits - 1));
-    if (t->live[t->i + 1] & ~(uint32_t)FLAG_CF) {
-        emit_store(e, 8, CPU(spill), T1);
-        t->flags_host = false;
-        tr_need_host_flags(t);
-        emit_load(e, 8, T1, CPU(spill));
-    }
+    emit_store(e, 8, CPU(spill), T1);
+    t->flags_host = false;
+    tr_need_host_flags(t, NULL); /* all but CF stay */
+    emit_load(e, 8, T1, CPU(spill));
     if (insn->lock)
         emit_u8(e, 0xf0);
     if (size == 2)
@@ -586,6 +596,7 @@ void tr_bit_string(struct tr *t, const struct x86_insn *insn)
     emit_mem(e, T1, MEM_AT(T0));
     t->flags_host = true;
     t->flags_saved = false;
+    t->producer = (int)t->i;
     if (written && !direct) {
         tr_need_saved_flags(t);
         t->flags_host = false;

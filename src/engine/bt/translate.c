@@ -24,25 +24,63 @@ static bool op_gp(struct bt_cpu *cpu, const struct bt_op *op)
 
 void tr_clobber_flags(struct tr *t)
 {
-    if (t->live[t->i] && !t->flags_saved) {
-        emit_save_flags(&t->e, T1);
+    bool regenerable = t->producer >= 0 && t->regen[t->producer] != REGEN_NONE;
+    if (!t->flags_saved && (t->live[t->i] || !regenerable)) {
+        emit_save_flags(&t->e, tr_scratch(t));
         t->flags_saved = true;
     }
     t->flags_host = false;
 }
 
-void tr_need_host_flags(struct tr *t)
+static bool uses(const struct host_mem *mem, uint8_t reg)
 {
-    if (!t->flags_host && t->flags_saved)
-        emit_restore_flags(&t->e, T1);
+    return mem && (mem->base == reg || mem->index == reg);
+}
+
+void tr_need_host_flags(struct tr *t, const struct host_mem *mem)
+{
+    if (!t->flags_host && t->flags_saved) {
+        if (!uses(mem, T1))
+            emit_restore_flags(&t->e, tr_scratch(t));
+        else if (!uses(mem, T0))
+            emit_restore_flags(&t->e, T0);
+        else
+            emit_restore_flags_in_place(&t->e);
+    }
     t->flags_host = true;
 }
 
 void tr_need_saved_flags(struct tr *t)
 {
     if (t->flags_host && !t->flags_saved) {
-        emit_save_flags(&t->e, T1);
+        emit_save_flags(&t->e, tr_scratch(t));
         t->flags_saved = true;
+    }
+}
+
+void tr_regen_flags(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    const struct x86_insn *insn = &t->insn[t->producer];
+    unsigned size = insn->opsize;
+    uint8_t reg = t->regen_reg[t->producer];
+    enum alu_op undo = t->regen[t->producer] == REGEN_ADD ? ALU_SUB : ALU_ADD;
+    switch (t->regen[t->producer]) {
+    case REGEN_AGAIN:
+        tr_emit_native(t, insn, NULL);
+        break;
+    case REGEN_RESULT:
+        reg = tr_gpr(t, reg, T0);
+        emit_op_reg(e, size == 1 ? 0x84 : 0x85, size, reg, reg);
+        break;
+    case REGEN_ZERO:
+        emit_alu_op(e, ALU_XOR, 4, T0, T0);
+        break;
+    default:
+        emit_mov(e, 8, T0, tr_gpr(t, reg, T0));
+        emit_alu_imm(e, undo, size, T0, (int32_t)insn->imm[0]);
+        emit_alu_imm(e, undo == ALU_SUB ? ALU_ADD : ALU_SUB, size, T0, (int32_t)insn->imm[0]);
+        break;
     }
 }
 
@@ -124,27 +162,19 @@ static enum x86_decode_result decode_block(struct tr *t, const uint8_t *code, un
     return DECODE_OK;
 }
 
-/* By an address, a division or a floating-point exception. */
-static bool may_fault(const struct x86_insn *insn)
+/* Leaves when cpu->kick is set, the flags in the host being kept. */
+static void emit_poll_keeping_flags(struct tr *t)
 {
-    return insn->mem.accessed || insn->hidden_mem || insn->mnemonic == ZYDIS_MNEMONIC_DIV ||
-           insn->mnemonic == ZYDIS_MNEMONIC_IDIV || tr_is_fpu(insn);
+    struct emitter *e = &t->e;
+    emit_mov(e, 8, T1, H_RCX);
+    emit_load(e, 4, H_RCX, CPU(kick));
+    emit_bytes(e, (const uint8_t[]){0xe3, 3 + 5}, 2); /* jrcxz over the next two */
+    emit_mov(e, 8, H_RCX, T1);
+    tr_stub(t, STUB_POLL, emit_jmp(e));
+    emit_mov(e, 8, H_RCX, T1);
 }
 
-static void find_live_flags(struct tr *t)
-{
-    t->live[t->count] = FLAGS_STATUS;
-    for (unsigned i = t->count; i-- > 0;) {
-        const struct x86_insn *insn = &t->insn[i];
-        if (t->form[i] == FORM_OP || may_fault(insn))
-            t->live[i] = FLAGS_STATUS; /* a fault shows them */
-        else
-            t->live[i] =
-                (uint32_t)((t->live[i + 1] & ~insn->flags_written) | (insn->flags_read & FLAGS_STATUS));
-    }
-}
-
-/* The three entries, and the test for cpu->kick. */
+/* The entries, and the test for cpu->kick. */
 static void emit_entries(struct tr *t)
 {
     struct emitter *e = &t->e;
@@ -152,24 +182,26 @@ static void emit_entries(struct tr *t)
     b->entry_indirect = e->p + e->delta;
     emit_lea(e, 8, T0, MEM_DISP(T0, -(int32_t)t->page_off));
     emit_store(e, 8, CPU(pc_base), T0);
-    if (t->live[0])
-        emit_restore_flags(e, T1);
-    b->entry_poll = e->p + e->delta;
-    t->flags_host = t->live[0] != 0;
-    t->flags_saved = false;
-    if (t->live[0]) { /* flags matter: test without touching them */
-        emit_mov(e, 8, T1, H_RCX);
-        emit_load(e, 4, H_RCX, CPU(kick));
-        emit_bytes(e, (const uint8_t[]){0xe3, 3 + 5}, 2); /* jrcxz over the next two */
-        emit_mov(e, 8, H_RCX, T1);
-        tr_stub(t, STUB_POLL, emit_jmp(e));
-        emit_mov(e, 8, H_RCX, T1);
-    } else {
+    t->producer = -1;
+    t->t1_group = TR_NO_GROUP;
+    t->flags_host = !t->save_at_entry;
+    t->flags_saved = t->save_at_entry;
+    if (t->save_at_entry) {
+        uint8_t *over = emit_short(e, 0xeb);
+        b->entry = b->entry_poll = e->p + e->delta;
+        emit_save_flags(e, T1);
+        if (!e->full)
+            emit_patch_short(over, e->p);
+        b->entry_saved = e->p + e->delta;
         emit_cmp_mem_imm8(e, 4, CPU(kick), 0);
         tr_stub(t, STUB_POLL, emit_jcc(e, CC_NE));
+    } else {
+        b->entry_saved = e->p + e->delta;
+        emit_restore_flags(e, T1);
+        b->entry_poll = e->p + e->delta;
+        emit_poll_keeping_flags(t);
+        b->entry = e->p + e->delta;
     }
-    b->entry = e->p + e->delta;
-    t->flags_host = true;
 }
 
 static void emit_body(struct tr *t)
@@ -279,7 +311,7 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t
         return BT_TRANSLATE_ERROR;
     }
     t->block->phys2 = phys2 ? round_down(phys2, GUEST_PAGE_SIZE) : 0;
-    find_live_flags(t);
+    tr_plan(t);
     emit_body(t);
     if (t->e.full) {
         bt_block_free(t->block);

@@ -28,16 +28,55 @@
 #define BT_BLOCK_INSNS 48
 #define BT_STUBS_MAX   (BT_BLOCK_INSNS * 3 + 4)
 
+/* A memory access of an instruction that goes through the soft TLB. */
+enum { TR_OPERAND, TR_STACK, TR_ACCESSES };
+struct tr_access {
+    uint8_t base, index, scale; /* guest GPRs, REG_NONE or REG_PC */
+    uint8_t seg;                /* SEG_FS, SEG_GS, or SEG_DS for all that have base 0 */
+    uint8_t addrsize;
+    uint8_t group;
+    bool write;
+    uint16_t size;
+    int64_t disp; /* REG_PC: page offset */
+    int64_t rel;  /* displacement from the values that the group's registers had first */
+};
+
+/* Accesses that one look-up serves: see trans_plan.c. */
+#define TR_MERGED_MAX BT_MERGED_MAX
+struct tr_group {
+    uint16_t base, index; /* value numbers */
+    uint8_t scale, seg;
+    int64_t lo, hi; /* span, as `rel` */
+    bool write;
+    bool alone;   /* nothing can join it */
+    bool checked; /* emitted; its addend is in cpu->addend[slot] */
+    uint8_t slot; /* of those with more than one access */
+    uint8_t count;
+};
+#define TR_NO_GROUP 0xff
+
+/* How the flags of an instruction can be had again after a check: from registers that are as it left them. */
+enum tr_regen {
+    REGEN_NONE,
+    REGEN_AGAIN,  /* it writes only flags */
+    REGEN_RESULT, /* they tell of the result only */
+    REGEN_ZERO,   /* the result is always 0 */
+    REGEN_ADD,    /* result minus immediate, plus immediate */
+    REGEN_SUB,
+};
+
 enum stub_kind { STUB_ACCESS, STUB_EXIT, STUB_LINK, STUB_POLL };
 
 struct stub {
     enum stub_kind kind;
     uint8_t *from;   /* displacement of the jump that leads here */
-    uint8_t *resume; /* STUB_ACCESS: where to go on */
+    uint8_t *resume; /* STUB_ACCESS: where to go on, T0 being the linear address and T1 the addend */
     uint32_t desc;   /* STUB_ACCESS */
+    int32_t tag;     /* STUB_ACCESS: which of the TLB entry's tags */
     int32_t target;  /* STUB_EXIT, STUB_LINK: page offset of the target */
     unsigned link;   /* STUB_LINK */
     bool flags_host, flags_saved;
+    int producer; /* instruction that the flags come from, when they are neither here nor saved */
 };
 
 /* How an instruction is put into host code. */
@@ -63,9 +102,16 @@ struct tr {
     enum tr_form form[BT_BLOCK_INSNS];
     bt_op_fn *op[BT_BLOCK_INSNS]; /* for FORM_OP */
     bool heavy[BT_BLOCK_INSNS];
-    uint32_t live[BT_BLOCK_INSNS + 1]; /* status flags that matter before each; [count]: after the last */
+    uint32_t live[BT_BLOCK_INSNS + 1]; /* status flags that are read after each; [count]: after the last */
+    uint8_t regen[BT_BLOCK_INSNS], regen_reg[BT_BLOCK_INSNS];
+    bool save_at_entry; /* status flags are saved by whoever enters the block */
+    struct tr_access access[BT_BLOCK_INSNS][TR_ACCESSES];
+    struct tr_group group[BT_BLOCK_INSNS * TR_ACCESSES];
+    unsigned group_count;
     unsigned count;
-    unsigned i; /* being emitted */
+    unsigned i;        /* being emitted */
+    unsigned t1_group; /* whose addend is in T1 */
+    int producer;      /* the last instruction that has set flags, -1: an earlier block's */
     bool flags_host, flags_saved;
     bool native_flags_saved; /* where status flags are when the current instruction itself runs */
     bool ended;              /* an exit has been emitted */
@@ -112,21 +158,45 @@ static inline int32_t tr_this_off(const struct tr *t)
     return (int32_t)(t->page_off + t->off[t->i]);
 }
 
+/* ---- trans_plan.c ---- */
+/* Fills in live, regen, access and group. */
+void tr_plan(struct tr *t);
+
+/* Whether an access is reached by its whole address in T0: it has too many parts for T1 to be added. */
+static inline bool tr_whole_address(const struct tr_access *a)
+{
+    return a->addrsize != 8 || a->disp != (int32_t)a->disp || (a->base != REG_NONE && a->index != REG_NONE);
+}
+
 /* ---- flags ---- */
 /* Before code that destroys the host's flags: saves them when they matter before the current instruction. */
 void tr_clobber_flags(struct tr *t);
-/* Before code that reads them, or keeps some of them. */
-void tr_need_host_flags(struct tr *t);
+/* Before code that reads them, or keeps some of them. Keeps the registers of `mem` (NULL: any scratch may
+ * go). */
+void tr_need_host_flags(struct tr *t, const struct host_mem *mem);
 void tr_need_saved_flags(struct tr *t);
+/* In a stub: the flags of instruction t->producer into the host's. Clobbers T0 and T1. */
+void tr_regen_flags(struct tr *t);
+/* T1 is about to be used as scratch. */
+static inline uint8_t tr_scratch(struct tr *t)
+{
+    t->t1_group = TR_NO_GROUP;
+    return T1;
+}
 
 /* ---- trans_mem.c ---- */
 /* Offset of the memory operand (flat modes: the linear address) into T0. Clobbers T1, no flags. */
 void tr_address(struct tr *t, const struct x86_insn *insn);
+/*
+ * A planned access of the current instruction, checked: the host operand, made of T1, of T0 unless the base
+ * is in a host register, and of guest registers. Clobbers both and the flags.
+ */
+struct host_mem tr_mem(struct tr *t, unsigned which);
+/* The same, for an access with more to tell: DESC_ALIGNED, DESC_X87. */
+struct host_mem tr_mem_desc(struct tr *t, unsigned which, uint32_t more);
 /* T0: linear address -> host address of `size` accessible bytes. Clobbers T1; the flags must have been saved
  * (tr_clobber_flags). */
 void tr_check(struct tr *t, unsigned size, bool write, unsigned seg);
-/* The same for an access described as for CALLOUT_ACCESS. */
-void tr_check_desc(struct tr *t, uint32_t desc);
 /* Value of a guest GPR in some host register: its own, or `scratch` after loading it there. */
 uint8_t tr_gpr(struct tr *t, unsigned guest, uint8_t scratch);
 
@@ -137,8 +207,8 @@ bool tr_is_native(const struct x86_insn *insn);
 bool tr_is_fpu(const struct x86_insn *insn);
 bool tr_is_avx(const struct x86_insn *insn);
 bool tr_is_sse(const struct x86_insn *insn);
-/* Emits it; `mem` is the host register that holds the address of its memory operand (T0), or H_NONE. */
-void tr_emit_native(struct tr *t, const struct x86_insn *insn, uint8_t mem);
+/* Emits it; `mem` is its memory operand's place, NULL when it has none. */
+void tr_emit_native(struct tr *t, const struct x86_insn *insn, const struct host_mem *mem);
 void tr_native(struct tr *t, const struct x86_insn *insn);
 void tr_lea(struct tr *t, const struct x86_insn *insn);
 void tr_bit_string(struct tr *t, const struct x86_insn *insn);
