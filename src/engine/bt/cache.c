@@ -82,8 +82,6 @@ void bt_block_free(struct bt_block *block)
 {
     if (!block)
         return;
-    free(block->insn_offset);
-    free(block->guest_offset);
     free(block->ops);
     free(block);
 }

@@ -28,6 +28,14 @@ struct bt_link {
     struct bt_link *next_in;
 };
 
+/* An instruction of a block, for when the host faults in it. */
+struct bt_insn_at {
+    uint16_t code;  /* offset of its first byte of code */
+    uint16_t guest; /* offset from the block's first guest byte */
+    uint16_t fault; /* code offset where to go on once the registers have been taken, or BT_FAULT_* */
+};
+enum { BT_FAULT_FLAGS_HOST, BT_FAULT_FLAGS_SAVED, BT_FAULT_CODE /* from here on: offsets */ };
+
 struct bt_block {
     uint64_t phys;  /* guest physical address of the first byte */
     uint64_t phys2; /* page of the last byte when that is another one; else 0 */
@@ -41,17 +49,13 @@ struct bt_block {
     const uint8_t *entry_poll;     /* the same, comes back when cpu->kick is set */
     const uint8_t *entry_saved;    /* as entry_poll, flags in cpu->status */
     const uint8_t *entry_indirect; /* the same, RIP in T0 */
-    uint16_t *insn_offset;  /* code offset of each instruction, then of the end; bit 15: status flags are in
-                               cpu->status */
-    uint16_t *guest_offset; /* guest offset of each instruction from phys */
     struct bt_op *ops;
     struct bt_link link[BT_LINKS];
     struct bt_link *in; /* jumps that lead here */
     struct bt_block *_Atomic hash_next;
     struct bt_block *page_next[2];
+    struct bt_insn_at insn[]; /* insn_count of them */
 };
-
-#define BT_OFFSET_FLAGS_SAVED 0x8000u
 
 /* What is known of a physical page that holds, or held, translated code. */
 struct bt_page {

@@ -59,17 +59,21 @@ static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
         return false;
     unsigned off = (unsigned)(pc - bt_cache_exec(cpu->engine->cache, block->code));
     unsigned i = 0;
-    while (i + 1u < block->insn_count && (block->insn_offset[i + 1] & ~BT_OFFSET_FLAGS_SAVED) <= off)
+    while (i + 1u < block->insn_count && block->insn[i + 1].code <= off)
         i++;
+    const struct bt_insn_at *at = &block->insn[i];
     for (unsigned n = 0; n < 16; n++)
         if (bt_host_reg[n] != H_NONE)
             cpu->gpr[n] = (uint64_t)regs[greg_of[bt_host_reg[n]]];
-    if (!(block->insn_offset[i] & BT_OFFSET_FLAGS_SAVED))
+    if (at->fault == BT_FAULT_FLAGS_HOST)
         bt_set_status(cpu, (uint64_t)regs[REG_EFL]);
-    cpu->rip = bt_wrap_rip(cpu, cpu->pc_base + (block->phys & 0xfff) + block->guest_offset[i]);
+    cpu->rip = bt_wrap_rip(cpu, cpu->pc_base + (block->phys & 0xfff) + at->guest);
     cpu->exit_reason = BT_EXIT_FAULT;
     raise_guest(cpu, regs[REG_TRAPNO]);
-    regs[REG_RIP] = (greg_t)(uintptr_t)cpu->engine->thunks.leave;
+    const uint8_t *next = at->fault < BT_FAULT_CODE
+                              ? cpu->engine->thunks.leave
+                              : bt_cache_exec(cpu->engine->cache, block->code) + at->fault;
+    regs[REG_RIP] = (greg_t)(uintptr_t)next;
     return true;
 }
 

@@ -395,7 +395,9 @@ void tr_emit_native(struct tr *t, const struct x86_insn *insn, const struct host
 {
     struct host_mem low_mem;
     struct rename r = {.mem = mem};
+    t->native_flags_host = t->flags_host;
     t->native_flags_saved = t->flags_saved;
+    t->native_producer = t->producer;
     bool low = insn->reg.kind == FIELD_GPR_HIGH || insn->rm.kind == FIELD_GPR_HIGH ||
                insn->opreg.kind == FIELD_GPR_HIGH;
     if (low && mem) { /* AH and the like cannot be named with a REX prefix, which T0 and T1 need */
@@ -464,7 +466,8 @@ static uint32_t describe(const struct tr *t, const struct x86_insn *insn)
 static bool needs_flags(const struct x86_insn *insn)
 {
     uint32_t touched = (insn->flags_written | insn->flags_maybe) & FLAGS_STATUS;
-    return (insn->flags_read & FLAGS_STATUS) || (touched && (insn->flags_written & FLAGS_STATUS) != FLAGS_STATUS);
+    return (insn->flags_read & FLAGS_STATUS) ||
+           (touched && (insn->flags_written & FLAGS_STATUS) != FLAGS_STATUS);
 }
 
 static void after_flags(struct tr *t, const struct x86_insn *insn)

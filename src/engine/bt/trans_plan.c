@@ -246,8 +246,7 @@ static void plan_accesses(struct tr *t)
 
 /* ---- flags ---- */
 
-/* May raise something on the host, whose handler must find the flags: see fault.c. */
-static bool may_trap(const struct x86_insn *insn)
+bool tr_may_trap(const struct x86_insn *insn)
 {
     return insn->mnemonic == ZYDIS_MNEMONIC_DIV || insn->mnemonic == ZYDIS_MNEMONIC_IDIV || tr_is_fpu(insn);
 }
@@ -257,17 +256,19 @@ static uint32_t changed_flags(const struct x86_insn *insn)
     return (insn->flags_written | insn->flags_maybe) & FLAGS_STATUS;
 }
 
+/* Also one that leaves some flags alone: these go on from before it. */
+static bool reads_flags(const struct tr *t, unsigned i)
+{
+    const struct x86_insn *insn = &t->insn[i];
+    return t->form[i] == FORM_OP || (insn->flags_read & FLAGS_STATUS) ||
+           (changed_flags(insn) && (insn->flags_written & FLAGS_STATUS) != FLAGS_STATUS);
+}
+
 static void plan_flags(struct tr *t)
 {
-    t->live[t->count] = FLAGS_STATUS;
-    for (unsigned i = t->count; i-- > 0;) {
-        const struct x86_insn *insn = &t->insn[i];
-        uint32_t changed = changed_flags(insn), written = insn->flags_written & FLAGS_STATUS;
-        if (t->form[i] == FORM_OP || may_trap(insn) || (changed && written != FLAGS_STATUS))
-            t->live[i] = FLAGS_STATUS; /* what it leaves alone goes on from before */
-        else
-            t->live[i] = (t->live[i + 1] & ~written) | (insn->flags_read & FLAGS_STATUS);
-    }
+    t->live[t->count] = true;
+    for (unsigned i = t->count; i-- > 0;)
+        t->live[i] = reads_flags(t, i) || (t->live[i + 1] && !changed_flags(&t->insn[i]));
 }
 
 /* How the flags of an instruction can be had again from the registers that it leaves. */
@@ -312,12 +313,17 @@ static bool has_access(const struct x86_insn *insn)
     return insn->mem.accessed || insn->hidden_mem;
 }
 
+static bool may_fault(const struct x86_insn *insn)
+{
+    return has_access(insn) || tr_may_trap(insn);
+}
+
 /* Whether what regenerates instruction k's flags keeps its value as long as a check may ask for them. */
 static bool holds(const struct tr *t, unsigned k, uint16_t sources)
 {
     bool changed = false;
     for (unsigned i = k + 1; i < t->count; i++) {
-        if (changed && has_access(&t->insn[i]))
+        if (changed && may_fault(&t->insn[i]))
             return false;
         if (changed_flags(&t->insn[i]))
             return true; /* all flags: what keeps some of them counts as a reader */
@@ -339,16 +345,25 @@ static void plan_regen(struct tr *t)
     }
 }
 
-/* Flags from before the block that nothing reads are still to be shown by a fault of its first access. */
-static bool shows_entry_flags(const struct tr *t)
+/*
+ * Who enters the block has to save the flags when an access comes before they are read; else they stay in the
+ * host's. They do not matter at all when they are changed before anything could show them.
+ */
+static void plan_entry(struct tr *t)
 {
-    for (unsigned i = 0; i < t->count; i++) {
-        if (has_access(&t->insn[i]))
-            return !t->live[0];
-        if (changed_flags(&t->insn[i]))
-            return false;
+    bool shown = false;
+    t->entry = ENTRY_HOST;
+    for (unsigned i = 0; i < t->count && !reads_flags(t, i); i++) {
+        if (has_access(&t->insn[i])) {
+            t->entry = ENTRY_SAVED;
+            return;
+        }
+        shown |= tr_may_trap(&t->insn[i]);
+        if (changed_flags(&t->insn[i])) {
+            t->entry = shown ? ENTRY_HOST : ENTRY_DEAD;
+            return;
+        }
     }
-    return false;
 }
 
 void tr_plan(struct tr *t)
@@ -356,5 +371,5 @@ void tr_plan(struct tr *t)
     plan_accesses(t);
     plan_flags(t);
     plan_regen(t);
-    t->save_at_entry = shows_entry_flags(t);
+    plan_entry(t);
 }

@@ -179,66 +179,102 @@ static void emit_entries(struct tr *t)
 {
     struct emitter *e = &t->e;
     struct bt_block *b = t->block;
+    bool host = t->entry != ENTRY_SAVED;
+    uint8_t *over = NULL;
+    t->producer = -1;
+    t->t1_group = TR_NO_GROUP;
     b->entry_indirect = e->p + e->delta;
     emit_lea(e, 8, T0, MEM_DISP(T0, -(int32_t)t->page_off));
     emit_store(e, 8, CPU(pc_base), T0);
-    t->producer = -1;
-    t->t1_group = TR_NO_GROUP;
-    t->flags_host = !t->save_at_entry;
-    t->flags_saved = t->save_at_entry;
-    if (t->save_at_entry) {
-        uint8_t *over = emit_short(e, 0xeb);
+    if (!host) {
+        over = emit_short(e, 0xeb);
         b->entry = b->entry_poll = e->p + e->delta;
         emit_save_flags(e, T1);
         if (!e->full)
             emit_patch_short(over, e->p);
-        b->entry_saved = e->p + e->delta;
-        emit_cmp_mem_imm8(e, 4, CPU(kick), 0);
-        tr_stub(t, STUB_POLL, emit_jcc(e, CC_NE));
-    } else {
-        b->entry_saved = e->p + e->delta;
+    }
+    b->entry_saved = e->p + e->delta;
+    t->flags_host = false;
+    t->flags_saved = true;
+    emit_cmp_mem_imm8(e, 4, CPU(kick), 0);
+    tr_stub(t, STUB_POLL, emit_jcc(e, CC_NE));
+    if (!host)
+        return;
+    t->flags_host = true;
+    t->flags_saved = false;
+    if (t->entry == ENTRY_HOST)
         emit_restore_flags(e, T1);
-        b->entry_poll = e->p + e->delta;
-        emit_poll_keeping_flags(t);
-        b->entry = e->p + e->delta;
+    over = emit_short(e, 0xeb);
+    b->entry_poll = e->p + e->delta;
+    emit_poll_keeping_flags(t);
+    if (!e->full)
+        emit_patch_short(over, e->p);
+    b->entry = e->p + e->delta;
+}
+
+/* Notes where instruction i's code is and how a fault in it finds the flags. */
+static void note_insn(struct tr *t, uint16_t offset)
+{
+    struct bt_insn_at *at = &t->block->insn[t->i];
+    *at = (struct bt_insn_at){.code = offset, .guest = t->off[t->i]};
+    if (t->native_flags_saved)
+        at->fault = BT_FAULT_FLAGS_SAVED;
+    else if (!t->native_flags_host && t->native_producer >= 0 && tr_may_trap(&t->insn[t->i]))
+        at->fault = (uint16_t)(BT_FAULT_CODE + t->native_producer); /* for emit_trap_code */
+}
+
+/* For faults at instructions whose flags are nowhere. */
+static void emit_trap_code(struct tr *t, const uint8_t *start)
+{
+    struct emitter *e = &t->e;
+    memset(t->trap_code, 0, sizeof(t->trap_code));
+    for (unsigned i = 0; i < t->count; i++) {
+        struct bt_insn_at *at = &t->block->insn[i];
+        if (at->fault < BT_FAULT_CODE)
+            continue;
+        t->producer = at->fault - BT_FAULT_CODE;
+        uint16_t *code = &t->trap_code[t->producer];
+        if (!*code) {
+            *code = (uint16_t)(e->p - start);
+            tr_regen_flags(t);
+            emit_jmp_to(e, t->engine->thunks.exit_flags_host);
+        }
+        at->fault = *code;
     }
 }
 
 static void emit_body(struct tr *t)
 {
-    const uint8_t *start = t->e.p;
+    uint8_t *start = t->e.p;
     emit_entries(t);
     for (t->i = 0; t->i < t->count && !t->e.full; t->i++) {
         const struct x86_insn *insn = &t->insn[t->i];
         uint16_t offset = (uint16_t)(t->e.p - start);
+        t->native_flags_host = true;
         t->native_flags_saved = false;
-        t->block->guest_offset[t->i] = t->off[t->i];
         if (t->form[t->i] == FORM_OP)
             tr_exit_op(t, insn, t->op[t->i], t->heavy[t->i]);
         else
             tr_emit(t, insn, t->form[t->i]);
-        t->block->insn_offset[t->i] = offset | (t->native_flags_saved ? BT_OFFSET_FLAGS_SAVED : 0);
+        note_insn(t, offset);
     }
     t->i = t->count - 1;
     if (!t->ended)
         tr_exit_direct(t, 1, tr_next_off(t));
-    t->block->insn_offset[t->count] = (uint16_t)(t->e.p - start);
     tr_emit_stubs(t);
+    emit_trap_code(t, start);
 }
 
 static struct bt_block *block_new(const struct tr *t, uint64_t phys)
 {
-    struct bt_block *b = calloc(1, sizeof(*b));
+    struct bt_block *b = calloc(1, sizeof(*b) + t->count * sizeof(b->insn[0]));
     if (!b)
         return NULL;
     b->phys = phys;
     b->mode = t->mode;
     b->len = t->off[t->count];
     b->insn_count = (uint16_t)t->count;
-    b->insn_offset = calloc(t->count + 1, sizeof(*b->insn_offset));
-    b->guest_offset = calloc(t->count, sizeof(*b->guest_offset));
-    b->ops = calloc(1, sizeof(*b->ops)); /* at most one, the last instruction */
-    if (!b->insn_offset || !b->guest_offset || !b->ops) {
+    if (t->form[t->count - 1] == FORM_OP && !(b->ops = calloc(1, sizeof(*b->ops)))) {
         bt_block_free(b);
         return NULL;
     }

@@ -102,9 +102,16 @@ struct tr {
     enum tr_form form[BT_BLOCK_INSNS];
     bt_op_fn *op[BT_BLOCK_INSNS]; /* for FORM_OP */
     bool heavy[BT_BLOCK_INSNS];
-    uint32_t live[BT_BLOCK_INSNS + 1]; /* status flags that are read after each; [count]: after the last */
+    bool live[BT_BLOCK_INSNS +
+              1]; /* status flags from before each are read by it or later; [count]: after the last */
     uint8_t regen[BT_BLOCK_INSNS], regen_reg[BT_BLOCK_INSNS];
-    bool save_at_entry; /* status flags are saved by whoever enters the block */
+    enum {
+        ENTRY_HOST,
+        ENTRY_DEAD,
+        ENTRY_SAVED
+    } entry; /* how the block wants status flags: see trans_plan.c */
+    uint16_t
+        trap_code[BT_BLOCK_INSNS]; /* offset of code that makes each producer's flags for a fault; 0: none */
     struct tr_access access[BT_BLOCK_INSNS][TR_ACCESSES];
     struct tr_group group[BT_BLOCK_INSNS * TR_ACCESSES];
     unsigned group_count;
@@ -113,8 +120,11 @@ struct tr {
     unsigned t1_group; /* whose addend is in T1 */
     int producer;      /* the last instruction that has set flags, -1: an earlier block's */
     bool flags_host, flags_saved;
-    bool native_flags_saved; /* where status flags are when the current instruction itself runs */
-    bool ended;              /* an exit has been emitted */
+    /* Where status flags are when the current instruction itself runs. Neither: to be had from
+     * native_producer. */
+    bool native_flags_host, native_flags_saved;
+    int native_producer;
+    bool ended; /* an exit has been emitted */
     struct stub stub[BT_STUBS_MAX];
     unsigned stub_count;
     unsigned op_count;
@@ -157,6 +167,9 @@ static inline int32_t tr_this_off(const struct tr *t)
 {
     return (int32_t)(t->page_off + t->off[t->i]);
 }
+
+/* Whether the host may raise something in it, whose handler must find the flags: see fault.c. */
+bool tr_may_trap(const struct x86_insn *insn);
 
 /* ---- trans_plan.c ---- */
 /* Fills in live, regen, access and group. */
