@@ -104,26 +104,38 @@ void tr_check(struct tr *t, unsigned size, bool write, unsigned seg)
     emit_lea(&t->e, 8, T0, (struct host_mem){T0, T1, 1, 0});
 }
 
-/* The first access of a group: looks its span up. Afterwards T1 is what an operand's address lacks. */
-static void check_group(struct tr *t, const struct tr_access *a, uint32_t more)
+/*
+ * Looks a group's span up before the current instruction, `a` being its first access. Afterwards T1 is what
+ * an operand's address lacks. `keep`: T0 is the linear address.
+ */
+static void check_group(struct tr *t, const struct tr_access *a, uint32_t more, bool keep)
 {
     struct emitter *e = &t->e;
     struct tr_group *g = &t->group[a->group];
-    bool keep = tr_whole_address(a), based = a->seg != SEG_DS;
+    bool based = a->seg != SEG_DS;
     tr_clobber_flags(t);
     whole_address(t, a, a->disp + (g->lo - a->rel));
     if (based)
         add_segment_base(t, a->seg);
     uint32_t desc = DESC(tr_this_off(t), (uint32_t)(g->hi - g->lo), g->write, a->seg);
-    look_up(t, desc | (g->count > 1 ? DESC_MERGED : more), keep, 2u + g->slot);
+    look_up(t, desc | (g->kept ? DESC_MERGED : more), keep, 2u + g->slot);
     if (based && !keep)
         emit_alu_mem(e, ALU_ADD, 8, T1, CPU_AT(offsetof(struct bt_cpu, seg_base) + 8u * a->seg));
     if (a->base == REG_PC && !keep)
         emit_alu_mem(e, ALU_ADD, 8, T1, CPU(pc_base));
-    if (g->count > 1)
+    if (g->kept)
         emit_store(e, 8, CPU_AT(offsetof(struct bt_cpu, addend) + 8u * g->slot), T1);
     g->checked = true;
     t->t1_group = a->group;
+}
+
+void tr_check_early(struct tr *t)
+{
+    for (unsigned n = 0; n < t->group_count; n++) {
+        const struct tr_group *g = &t->group[n];
+        if (g->check_at == t->i && g->insn != t->i)
+            check_group(t, &t->access[g->insn][g->which], 0, false);
+    }
 }
 
 struct host_mem tr_mem_desc(struct tr *t, unsigned which, uint32_t more)
@@ -133,7 +145,7 @@ struct host_mem tr_mem_desc(struct tr *t, unsigned which, uint32_t more)
     bool whole = tr_whole_address(a);
     struct host_mem m = {T1, H_NONE, 1, 0};
     if (!g->checked) {
-        check_group(t, a, more);
+        check_group(t, a, more, whole);
         if (whole)
             return (struct host_mem){T0, T1, 1, (int32_t)(a->rel - g->lo)};
     } else {

@@ -28,7 +28,6 @@ struct plan {
     struct tr *t;
     struct value value[16];
     uint16_t next;
-    unsigned merged; /* groups of more than one access */
 };
 
 /* ---- groups ---- */
@@ -43,14 +42,15 @@ static bool fits(struct plan *p, const struct tr_group *g, int64_t lo, int64_t h
 {
     if (MAX(hi, g->hi) - MIN(lo, g->lo) > GROUP_SPAN)
         return false;
-    return g->count > 1 || p->merged < TR_MERGED_MAX;
+    return g->kept || p->t->kept_count < BT_MERGED_MAX;
 }
 
 static void join(struct plan *p, unsigned n, struct tr_access *a, int64_t rel)
 {
     struct tr_group *g = &p->t->group[n];
-    if (g->count == 1)
-        g->slot = (uint8_t)p->merged++;
+    if (!g->kept)
+        g->slot = (uint8_t)p->t->kept_count++;
+    g->kept = true;
     g->lo = MIN(g->lo, rel);
     g->hi = MAX(g->hi, rel + a->size);
     g->write |= a->write;
@@ -90,6 +90,9 @@ static void add_access(struct plan *p, unsigned i, unsigned which, struct tr_acc
                                                    .hi = rel + a.size,
                                                    .write = a.write,
                                                    .count = 1,
+                                                   .insn = (uint8_t)i,
+                                                   .which = (uint8_t)which,
+                                                   .check_at = (uint8_t)i,
                                                    .alone = alone};
 }
 
@@ -232,7 +235,7 @@ static void plan_accesses(struct tr *t)
     struct plan p = {.t = t, .next = 17};
     for (unsigned r = 0; r < 16; r++)
         p.value[r].number = (uint16_t)(r + 1);
-    t->group_count = 0;
+    t->group_count = t->kept_count = 0;
     for (unsigned i = 0; i < t->count; i++) {
         const struct x86_insn *insn = &t->insn[i];
         if (t->form[i] == FORM_FLOW)
@@ -366,10 +369,56 @@ static void plan_entry(struct tr *t)
     }
 }
 
+/* ---- early checks ---- */
+
+static uint16_t regen_sources(const struct tr *t, unsigned k)
+{
+    switch (t->regen[k]) {
+    case REGEN_ZERO:
+        return 0;
+    case REGEN_AGAIN:
+        return t->insn[k].gpr_read;
+    default:
+        return (uint16_t)BIT(t->regen_reg[k]);
+    }
+}
+
+/* Whether a check before instruction i costs no saving of flags. */
+static bool check_is_free(const struct tr *t, unsigned i)
+{
+    uint16_t written = 0;
+    for (unsigned k = i; k-- > 0;) {
+        if (changed_flags(&t->insn[k]))
+            return t->regen[k] != REGEN_NONE && !t->live[i] && !(regen_sources(t, k) & written);
+        written |= t->insn[k].gpr_written;
+    }
+    return t->entry == ENTRY_SAVED;
+}
+
+/* Moves a check to before the instructions whose flags it would have to save. */
+static void move_check(struct tr *t, struct tr_group *g)
+{
+    const struct tr_access *a = &t->access[g->insn][g->which];
+    uint16_t registers = (uint16_t)((a->base < 16 ? BIT(a->base) : 0) | (a->index < 16 ? BIT(a->index) : 0));
+    if (g->alone || check_is_free(t, g->insn) || (!g->kept && t->kept_count == BT_MERGED_MAX))
+        return;
+    for (unsigned i = g->insn; i-- > 0 && !(t->insn[i].gpr_written & registers);) {
+        if (!check_is_free(t, i))
+            continue;
+        if (!g->kept)
+            g->slot = (uint8_t)t->kept_count++;
+        g->kept = true;
+        g->check_at = (uint8_t)i;
+        return;
+    }
+}
+
 void tr_plan(struct tr *t)
 {
     plan_accesses(t);
     plan_flags(t);
     plan_regen(t);
     plan_entry(t);
+    for (unsigned n = 0; n < t->group_count; n++)
+        move_check(t, &t->group[n]);
 }

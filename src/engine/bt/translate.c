@@ -252,6 +252,7 @@ static void emit_body(struct tr *t)
         uint16_t offset = (uint16_t)(t->e.p - start);
         t->native_flags_host = true;
         t->native_flags_saved = false;
+        tr_check_early(t);
         if (t->form[t->i] == FORM_OP)
             tr_exit_op(t, insn, t->op[t->i], t->heavy[t->i]);
         else

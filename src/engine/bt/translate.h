@@ -42,16 +42,18 @@ struct tr_access {
 };
 
 /* Accesses that one look-up serves: see trans_plan.c. */
-#define TR_MERGED_MAX BT_MERGED_MAX
 struct tr_group {
     uint16_t base, index; /* value numbers */
     uint8_t scale, seg;
     int64_t lo, hi; /* span, as `rel` */
     bool write;
     bool alone;   /* nothing can join it */
-    bool checked; /* emitted; its addend is in cpu->addend[slot] */
-    uint8_t slot; /* of those with more than one access */
+    bool checked; /* emitted */
+    bool kept; /* its addend is kept in cpu->addend[slot]; what does not fit is found out by MODE_PRECISE */
+    uint8_t slot;
     uint8_t count;
+    uint8_t insn, which; /* the first access */
+    uint8_t check_at;    /* the instruction that the check comes before */
 };
 #define TR_NO_GROUP 0xff
 
@@ -114,7 +116,7 @@ struct tr {
         trap_code[BT_BLOCK_INSNS]; /* offset of code that makes each producer's flags for a fault; 0: none */
     struct tr_access access[BT_BLOCK_INSNS][TR_ACCESSES];
     struct tr_group group[BT_BLOCK_INSNS * TR_ACCESSES];
-    unsigned group_count;
+    unsigned group_count, kept_count;
     unsigned count;
     unsigned i;        /* being emitted */
     unsigned t1_group; /* whose addend is in T1 */
@@ -205,7 +207,9 @@ void tr_address(struct tr *t, const struct x86_insn *insn);
  * is in a host register, and of guest registers. Clobbers both and the flags.
  */
 struct host_mem tr_mem(struct tr *t, unsigned which);
-/* The same, for an access with more to tell: DESC_ALIGNED, DESC_X87. */
+/* Checks the groups that are to be checked before the current instruction, not by their first access. */
+void tr_check_early(struct tr *t);
+/* As tr_mem, for an access with more to tell: DESC_ALIGNED, DESC_X87. */
 struct host_mem tr_mem_desc(struct tr *t, unsigned which, uint32_t more);
 /* T0: linear address -> host address of `size` accessible bytes. Clobbers T1; the flags must have been saved
  * (tr_clobber_flags). */
