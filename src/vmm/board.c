@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "block/block.h"
 #include "core/device.h"
@@ -116,30 +117,60 @@ static void set_intr(void *opaque, bool level)
     b->ops->set_intr(b->engine, level);
 }
 
+/* An engine that works here and keeps what the CPU model promises: b->cpu becomes the model for it. */
+static bool engine_fits(struct board *b, const struct engine_ops *ops, struct error **err)
+{
+    if (!ops->probe(err))
+        return false;
+    struct cpuid_model *model = malloc(sizeof(*model));
+    if (!model) {
+        error_set_errno(err, ENOMEM, "cannot fit the CPU model");
+        return false;
+    }
+    *model = b->cpu;
+    bool ok = !ops->cpu_fit || ops->cpu_fit(model, err);
+    if (ok) {
+        b->ops = ops;
+        b->cpu = *model;
+    }
+    free(model);
+    return ok;
+}
+
+/* --engine auto: the first that fits; each better one that does not is said in one line. */
+static bool choose_any_engine(struct board *b, struct error **err)
+{
+    for (const struct engine_ops *const *e = engines; *e; e++) {
+        struct error *why = NULL;
+        if (engine_fits(b, *e, &why))
+            return true;
+        if (!e[1]) {
+            error_prefix(err, why, "no engine works here");
+            return false;
+        }
+        log_line(LOG_INFO, "engine %s is not used: %s", (*e)->name, error_text(why));
+        error_free(why);
+    }
+    return false;
+}
+
 static bool choose_engine(struct board *b, int *status, struct error **err)
 {
     const char *name = b->config->engine;
     struct error *why = NULL;
 
+    if (!name)
+        return choose_any_engine(b, err);
     for (const struct engine_ops *const *e = engines; *e; e++) {
-        if (name && strcmp((*e)->name, name) != 0)
+        if (strcmp((*e)->name, name) != 0)
             continue;
-        error_free(why);
-        why = NULL;
-        b->ops = *e;
-        if ((*e)->probe(&why))
+        if (engine_fits(b, *e, &why))
             return true;
-        if (name) {
-            error_prefix(err, why, "engine %s does not work here", name);
-            return false;
-        }
-    }
-    if (!b->ops && name) {
-        *status = BOARD_WRONG_USAGE;
-        error_set(err, EINVAL, "--engine '%s': there is no such engine", name);
+        error_prefix(err, why, "engine %s does not work here", name);
         return false;
     }
-    error_prefix(err, why, "no engine works here");
+    *status = BOARD_WRONG_USAGE;
+    error_set(err, EINVAL, "--engine '%s': there is no such engine", name);
     return false;
 }
 

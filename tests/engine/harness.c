@@ -298,7 +298,8 @@ static bool open_engine(struct harness *h, const struct harness_options *o)
         return false;
     }
     h->memory = guest_memory_new(o->memory ? o->memory : 64 * MIB, &err);
-    if (h->memory && cpuid_model_build(&h->cpu, o->cpu ? o->cpu : "host", h->cpu_count, &err)) {
+    if (h->memory && cpuid_model_build(&h->cpu, o->cpu ? o->cpu : "host", h->cpu_count, &err) &&
+        (!h->ops->cpu_fit || h->ops->cpu_fit(&h->cpu, &err))) {
         h->host =
             (struct engine_host){h, port_read, port_write, mmio_read, mmio_write, eoi, pic_acknowledge, now};
         h->config = (struct engine_config){h->memory, &h->host, h->cpu_count, &h->cpu};
