@@ -19,6 +19,7 @@
 #include "device/platform/ioapic.h"
 #include "device/virtio/virtio_blk.h"
 #include "vmm/qmp.h"
+#include "vmm/save.h"
 
 #define PORT_LIMIT 0x10000u
 #define MMIO_LIMIT BIT(52)
@@ -128,7 +129,8 @@ static bool engine_fits(struct board *b, const struct engine_ops *ops, struct er
         return false;
     }
     *model = b->cpu;
-    bool ok = !ops->cpu_fit || ops->cpu_fit(model, err);
+    bool ok =
+        b->saved || !ops->cpu_fit || ops->cpu_fit(model, err); /* a saved machine keeps its own as it is */
     if (ok) {
         b->ops = ops;
         b->cpu = *model;
@@ -184,7 +186,11 @@ static bool make_engine(struct board *b, int *status, struct error **err)
         known |= name && !strcmp(name, models[i]);
     if (!known)
         *status = BOARD_WRONG_USAGE;
-    if (!cpuid_model_build(&b->cpu, name, b->m.cpu_count, err) || !choose_engine(b, status, err))
+    if (b->saved)
+        b->cpu = b->saved->id.cpu;
+    else if (!cpuid_model_build(&b->cpu, name, b->m.cpu_count, err))
+        return false;
+    if (!choose_engine(b, status, err))
         return false;
     uint64_t top = 4 * GIB + b->m.memory->ram_size - b->m.memory->ram_low;
     if (top > BIT(b->cpu.phys_bits)) {
@@ -383,19 +389,34 @@ static bool make_vcpus(struct board *b, struct error **err)
     return b->vcpus != NULL;
 }
 
-struct board *board_new(const struct machine_config *config, int *status, struct error **err)
+/* The state in which the machine will begin: booted, or as it was saved. */
+static bool set_up(struct board *b, struct error **err)
+{
+    if (!b->saved)
+        return firmware_start(b, true, err);
+    devices_quiesce(&b->m);
+    b->quiesced = true;
+    return saved_restore(b->saved, b, err);
+}
+
+static struct board *make_board(const struct machine_config *config, const struct saved_machine *saved,
+                                int *status, struct error **err)
 {
     struct board *b = make_frame(config, err);
 
     *status = BOARD_FAILED;
     if (!b)
         return NULL;
-    b->m.memory = guest_memory_new(config->memory, err);
-    bool ok = b->m.memory && make_engine(b, status, err) && firmware_prepare(b, err);
+    b->saved = saved;
+    if (saved)
+        memcpy(b->m.uuid, saved->id.uuid, sizeof(b->m.uuid));
+    b->m.memory = saved ? saved_memory(saved, config->memory, err) : guest_memory_new(config->memory, err);
+    bool ok = b->m.memory && make_engine(b, status, err) &&
+              (saved ? firmware_prepare_saved(b, err) : firmware_prepare(b, err));
     if (ok) {
         machine_lock(&b->m);
         ok = add_devices(b, status, err) && firmware_fill_fw_cfg(b, err) && make_vcpus(b, err) &&
-             firmware_start(b, true, err) && runstate_init(b, err);
+             set_up(b, err) && runstate_init(b, err);
         machine_unlock(&b->m);
     }
     if (!ok) {
@@ -403,6 +424,17 @@ struct board *board_new(const struct machine_config *config, int *status, struct
         return NULL;
     }
     return b;
+}
+
+struct board *board_new(const struct machine_config *config, int *status, struct error **err)
+{
+    return make_board(config, NULL, status, err);
+}
+
+struct board *board_restore(const struct machine_config *config, const struct saved_machine *saved,
+                            int *status, struct error **err)
+{
+    return make_board(config, saved, status, err);
 }
 
 /* Last made, first gone: devices at the end may refer to those before them. */
@@ -419,6 +451,8 @@ static void free_devices(struct board *b)
 void board_free(struct board *b)
 {
     vcpus_free(b->vcpus);
+    save_free(b->save);
+    saved_check_free(b->saved_check);
     machine_lock(&b->m);
     if (!b->quiesced)
         devices_quiesce(&b->m);
@@ -430,6 +464,7 @@ void board_free(struct board *b)
     free_devices(b);
     for (unsigned i = 0; i < ARRAY_SIZE(b->disk); i++)
         block_close(b->disk[i].block);
+    save_disks_keep_marks(b);
     machine_unlock(&b->m);
     if (b->engine)
         b->ops->close(b->engine);

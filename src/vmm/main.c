@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "core/device.h"
 #include "vmm/board.h"
+#include "vmm/save.h"
 
 /* Tells whoever started the process how it went: one line. Then the descriptor is closed. */
 static void report(int fd, const char *text)
@@ -95,18 +96,33 @@ static void set_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static bool open_saved(struct machine_config *config, struct saved_machine **saved, struct error **err)
+{
+    *saved = saved_open(config->restore, config, err);
+    if (!*saved)
+        return false;
+    if (!config->verify || saved_memory_verify(&(*saved)->file, &(*saved)->table, NULL, err))
+        return true;
+    saved_free(*saved);
+    return false;
+}
+
 static int run(struct machine_config *config)
 {
     struct error *err = NULL;
-    int status;
+    struct saved_machine *saved = NULL;
+    int status = BOARD_FAILED;
 
     set_signals();
-    struct board *b = board_new(config, &status, &err);
-    if (!b)
+    if (config->restore && !open_saved(config, &saved, &err))
         return fail(config, status, err);
-    status = board_run(b, report_ready, config);
-    board_free(b);
-    return status;
+    struct board *b = saved ? board_restore(config, saved, &status, &err) : board_new(config, &status, &err);
+    if (b) {
+        status = board_run(b, report_ready, config);
+        board_free(b);
+    }
+    saved_free(saved);
+    return b ? status : fail(config, status, err);
 }
 
 int main(int argc, char **argv)

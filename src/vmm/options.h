@@ -52,6 +52,8 @@ struct machine_config {
     char *control; /* a path, "fd:N", or NULL: no control socket */
     int ready_fd;  /* -1: none */
     bool no_reboot;
+    char *restore; /* a saved machine that goes on instead of booting; NULL: none */
+    bool verify;   /* all of it is read before that */
 };
 
 enum options_result {
