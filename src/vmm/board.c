@@ -139,7 +139,10 @@ static bool engine_fits(struct board *b, const struct engine_ops *ops, struct er
     return ok;
 }
 
-/* --engine auto: the first that fits; each better one that does not is said in one line. */
+/*
+ * The first that fits. Why a better one does not is said in one line: to whoever wrote --engine auto, and when there is
+ * something to be mended, as a device without permission.
+ */
 static bool choose_any_engine(struct board *b, struct error **err)
 {
     for (const struct engine_ops *const *e = engines; *e; e++) {
@@ -150,7 +153,8 @@ static bool choose_any_engine(struct board *b, struct error **err)
             error_prefix(err, why, "no engine works here");
             return false;
         }
-        log_line(LOG_INFO, "engine %s is not used: %s", (*e)->name, error_text(why));
+        bool tell = b->config->engine || why->code != ENOENT;
+        log_line(tell ? LOG_WARN : LOG_INFO, "engine %s is not used: %s", (*e)->name, error_text(why));
         error_free(why);
     }
     return false;
@@ -161,7 +165,7 @@ static bool choose_engine(struct board *b, int *status, struct error **err)
     const char *name = b->config->engine;
     struct error *why = NULL;
 
-    if (!name)
+    if (!name || !strcmp(name, "auto"))
         return choose_any_engine(b, err);
     for (const struct engine_ops *const *e = engines; *e; e++) {
         if (strcmp((*e)->name, name) != 0)

@@ -28,6 +28,7 @@ const char options_help[] =
     "  --serial fd:N    the first serial line is an open descriptor\n"
     "  --control fd:N   the control socket is an open, listening descriptor\n"
     "  --ready-fd N     write \"ready\" or a one-line reason there once the machine runs or has failed\n"
+    "  --probe          print as JSON which engines work here, and with which CPU model\n"
     "  --help, --version\n";
 
 enum option_id {
@@ -51,6 +52,7 @@ enum option_id {
     OPT_VERIFY,
     OPT_HELP,
     OPT_VERSION,
+    OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -74,6 +76,7 @@ static const struct option long_options[] = {
     {"verify", no_argument, NULL, OPT_VERIFY},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
+    {"probe", no_argument, NULL, OPT_PROBE},
     {0},
 };
 
@@ -359,6 +362,9 @@ static bool take(struct parser *p, int option, const char *value)
     case OPT_VERSION:
         p->result = OPTIONS_VERSION;
         return true;
+    case OPT_PROBE:
+        p->result = OPTIONS_PROBE;
+        return true;
     default:
         return false;
     }
@@ -382,10 +388,6 @@ static void finish(struct parser *p)
 {
     struct machine_config *c = p->config;
 
-    if (c->engine && !strcmp(c->engine, "auto")) {
-        free(c->engine);
-        c->engine = NULL;
-    }
     if (c->no_net && c->net_count > 0)
         refuse(p, "--net none: another --net asks for a network");
     if (c->restore) {

@@ -34,7 +34,7 @@ struct device_config {
 /* One machine as asked for. All strings are owned unless const. */
 struct machine_config {
     char *name;    /* NULL: none */
-    char *engine;  /* NULL: the best that works */
+    char *engine;  /* NULL or "auto": the best that works */
     char *cpu;     /* NULL: the best named model that the host can honour */
     unsigned cpus; /* 1..32 */
     uint64_t memory;
@@ -61,6 +61,7 @@ enum options_result {
     OPTIONS_HELP,        /* --help */
     OPTIONS_VERSION,     /* --version */
     OPTIONS_DEVICE_HELP, /* --device help, or CLASS,help: then config->device[0].cls is the class */
+    OPTIONS_PROBE,       /* --probe */
     OPTIONS_WRONG,       /* *err says why, in one line */
 };
 
