@@ -13,10 +13,8 @@
 #include "x86/features.h"
 #include "x86/state.h"
 
-/* How far the host's time stamp counter may be from the saved one: guests' own corrections reach that far. */
-#define TSC_TOLERANCE_PPM 250u
-#define TSC_HZ_MIN        1000000
-#define TSC_HZ_MAX        1000000000000
+#define TSC_HZ_MIN 1000000
+#define TSC_HZ_MAX 1000000000000
 
 json_t *save_describe_cpu(const struct cpuid_model *cpu)
 {
@@ -114,7 +112,7 @@ static bool check_tsc(const struct cpuid_model *saved, const struct cpuid_model 
 {
     uint64_t a = saved->tsc_hz, b = ours->tsc_hz;
 
-    if ((a > b ? a - b : b - a) <= a / 1000000 * TSC_TOLERANCE_PPM)
+    if ((a > b ? a - b : b - a) <= HOST_TSC_TOLERANCE(a)) /* guests' own corrections reach that far */
         return true;
     error_set(err, ENOTSUP,
               "the saved machine's time stamp counter runs at %llu kHz, this host's at %llu kHz",
@@ -126,6 +124,7 @@ bool saved_check_cpu(const struct cpuid_model *cpu, struct error **err)
 {
     struct cpuid_model ours;
 
+    host_tsc_expect(cpu->tsc_hz);
     if (!cpuid_model_build(&ours, "host", cpu->cpu_count, err))
         return false;
     for (const struct x86_feature_rule *r = x86_feature_rules; r->name; r++) {

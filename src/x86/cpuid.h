@@ -75,5 +75,11 @@ bool cpuid_model_within(const struct cpuid_model *model, cpuid_offer_fn *offered
 /* The host's TSC frequency in Hz: CPUID 0x15/0x16, the kernel's figure where readable, else measured once (10
  * ms). */
 uint64_t host_tsc_hz(void);
+/*
+ * Before the first call of host_tsc_hz: the counter is thought to run at `hz`. When a short look (2 ms) finds
+ * no more than HOST_TSC_TOLERANCE between them, that is the answer.
+ */
+void host_tsc_expect(uint64_t hz);
+#define HOST_TSC_TOLERANCE(hz) ((hz) / 4000)
 
 #endif
