@@ -170,7 +170,18 @@ static int pic_acknowledge(void *opaque)
 static uint64_t now(void *opaque)
 {
     const struct harness *h = opaque;
-    return monotonic_ns() - h->start_ns;
+    return h->stopped_ns ? h->stopped_ns : monotonic_ns() - h->start_ns;
+}
+
+void harness_run_time(struct harness *h, bool running)
+{
+    if (running && h->stopped_ns) {
+        h->start_ns = monotonic_ns() - h->stopped_ns;
+        h->stopped_ns = 0;
+    } else if (!running) {
+        h->stopped_ns = now(h);
+    }
+    h->ops->run_time(h->engine, running);
 }
 
 /* --- running --- */

@@ -94,6 +94,7 @@ struct harness {
     unsigned generation, running;
     bool closing;
     uint64_t start_ns;
+    uint64_t stopped_ns; /* machine time while it stands still, 0: it runs */
 };
 
 /* Opens a machine; prints the reason and returns NULL on failure. */
@@ -106,6 +107,10 @@ void harness_close(struct harness *h);
  */
 enum harness_result harness_run(struct harness *h, unsigned timeout_ms);
 const char *harness_result_name(enum harness_result result);
+
+/* Machine time stands still or goes on, and guest time with it. It goes on from the start. No vCPU is
+ * running. */
+void harness_run_time(struct harness *h, bool running);
 
 /* Forgets text, accesses and counters. */
 void harness_clear(struct harness *h);

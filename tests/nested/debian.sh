@@ -42,13 +42,13 @@ machine=$!
 exec 3>/tmp/keys
 wait_for 'debian:~#' 300
 ask 'echo processors $(nproc)'
-wait_for '^processors 2' 60
+wait_for 'processors 2' 60
 ask 'dd if=/dev/vda of=/tmp/read bs=1M count=32 2>/dev/null && dd if=/tmp/read of=/var/tmp/written conv=fsync 2>/dev/null && cmp /tmp/read /var/tmp/written && echo disk $((6 * 7))'
-wait_for '^disk 42' 120
+wait_for 'disk 42' 120
 ask 'ip -4 -br addr show scope global; exec 4<>/dev/tcp/10.0.2.2/7070 && echo hello >&4 && read -r answer <&4 && echo "network $answer"'
-wait_for '^network you said hello' 60
+wait_for 'network you said hello' 60
 ask 'dmesg -l emerg,alert,crit,err; echo log $((40 + 2))'
-wait_for '^log 42' 60
+wait_for 'log 42' 60
 ask 'poweroff'
 wait $machine
 status=$?
