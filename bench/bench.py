@@ -2,98 +2,152 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measures Ruche against the host itself and against QEMU's TCG, on the same kernel and programs.
 
-The sides take turns, so that whatever else the machine does falls on all of them. A figure is the median over the rounds; a
-ratio above 1 means slower than the host by that factor.
+The sides take turns, so that whatever else the machine does falls on all of them. A figure is the median over the rounds.
+An ITEM is an item of the suite, a program, a boot, or a group of them: integer, memory, float, system, scaling, start-up,
+programs, footprint. Without any it is all of them.
 """
 import argparse
 import json
 import os
-import statistics
+import platform
+import re
 import subprocess
 import sys
 import tempfile
 
+import boot
+import footprint
+import programs
+import report
+import results
 import sides
+import suite
+
+QUICK = {"rounds": 1, "ms": 60}
+FULL = {"rounds": 5, "ms": 150}
 
 
-def geometric_mean(values):
-    values = [value for value in values if value]
-    return statistics.geometric_mean(values) if values else None
+class Bench:
+    """What the parts share: who takes part, how often, and where the figures go."""
+
+    def __init__(self, arguments, folder):
+        self.items = arguments.items
+        self.rounds, self.ms = arguments.rounds, arguments.ms
+        self.quick = arguments.quick
+        self.folder, self.cache = folder, arguments.cache
+        self.sides = sides.find([name for name in arguments.sides.split(",") if name], arguments.ruche, arguments.cache)
+        self.results = results.Results([side.name for side in self.sides], arguments.best)
+        out = subprocess.run([arguments.ruche, "image", "inspect", "debian", "--json"], check=True, stdout=subprocess.PIPE)
+        self.image = json.loads(out.stdout)
+
+    def chosen(self, part, group, name):
+        words = {part, group, name, group.split(",")[0]}
+        return not self.items or bool(words & set(self.items))
+
+    def add(self, part, group, name, side, figures):
+        self.results.add(part, group, name, side, figures)
+
+    def add_time(self, part, group, name, side, seconds):
+        self.add(part, group, name, side, {"median": seconds * 1e9, "best": seconds * 1e9, "checksum": "-"})
+
+    def side(self, name):
+        """The side of that name, or None."""
+        return next((side for side in self.sides if side.name == name), None)
+
+    def say(self, text):
+        print(text, file=sys.stderr, flush=True)
 
 
-def list_items(program):
-    """[(item, group, processors)] in the suite's order."""
-    out = subprocess.run([program, "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [(name, group, int(cpus)) for name, group, cpus in (line.split() for line in out.splitlines())]
+def host(image):
+    model = "unknown"
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    with open(image["kernel"], "rb") as f:
+        version = re.search(rb"\d+\.\d+\.\d+-[\w-]+ \(debian", f.read(65536))
+    return {"processor": model, "cpus": os.cpu_count(), "kernel": platform.release(),
+            "guest kernel": version.group(0).split()[0].decode() if version else "unknown"}
 
 
-def measure(all_sides, suite_arguments, cpus, rounds, kind):
-    """{side: {item: ns}}: the median over the rounds of each round's figure of that kind, after comparing checksums."""
-    runs = {side.name: [] for side in all_sides}
-    for number in range(rounds):
-        for side in all_sides:
-            print(f"round {number + 1} of {rounds}, {cpus} cpu: {side.name}", file=sys.stderr, flush=True)
-            runs[side.name].append(side.run_suite(suite_arguments, cpus))
-    reference = next(iter(runs.values()))[0]
-    for name, sample in runs.items():
-        for run in sample:
-            for item, figures in run.items():
-                if figures["checksum"] != reference[item]["checksum"]:
-                    raise sides.Failed(f"{name}: the result of '{item}' is {figures['checksum']}, not "
-                                       f"{reference[item]['checksum']}")
-    over = min if kind == "best" else statistics.median
-    return {name: {item: over([run[item][kind] for run in sample]) for item in reference}
-            for name, sample in runs.items()}
+def check_items(bench, the_suite):
+    """Refuses a word that chooses nothing."""
+    known = {"suite", "scaling", "boot", "start-up", "programs", "footprint", *programs.NAMES, *boot.NAMES}
+    for name, group, _ in the_suite.items:
+        known |= {name, group}
+    unknown = [item for item in bench.items if item not in known]
+    if unknown:
+        raise sides.Failed(f"there is no {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
 
 
-def format_time(ns):
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns:.3g} ns"
+def measure(bench, arguments):
+    the_suite = suite.Suite(arguments.suite, bench.image["kernel"], bench.folder)
+    check_items(bench, the_suite)
+    suite.run_items(bench, the_suite, 1)
+    if os.cpu_count() > 1:
+        suite.run_items(bench, the_suite, 2)
+        suite.run_scaling(bench, the_suite)
+    boot.run(bench)
+    programs.run(bench)
+    footprint.run(bench, the_suite)
 
 
-def print_table(items, figures, names):
-    native = figures["native"]
-    others = [name for name in names if name != "native"]
-    print(f"\n{'':16}" + "".join(f"{name:>12}" for name in names) + "".join(f"{name + '/nat':>12}" for name in others))
-    ratios = {}
-    for item, group, _ in items:
-        if item not in native:
-            continue
-        row = "".join(f"{format_time(figures[name][item]):>12}" for name in names)
-        for name in others:
-            ratio = figures[name][item] / native[item]
-            ratios.setdefault(group, {}).setdefault(name, []).append(ratio)
-            row += f"{ratio:>12.2f}"
-        print(f"{item:16}{row}")
-    for group, by_side in ratios.items():
-        print(f"{'mean of ' + group:16}" + " " * 12 * len(names) +
-              "".join(f"{geometric_mean(by_side[name]):>12.2f}" for name in others))
+def tables(bench, about):
+    found = bench.results
+    lines = report.machine_lines(about, {side.name: side.version for side in bench.sides})
+    texts = ["".join(line + "  \n" for line in lines), report.rows_table(found), report.scaling_table(found),
+             report.goals_table(found)]
+    return "\n".join(text for text in texts if text)
+
+
+def write_docs(folder, bench, about, text):
+    with open(os.path.join(folder, "benchmark-results.md"), "w", encoding="utf-8") as f:
+        f.write("# Benchmark results\n\nWritten by `./dev bench --docs`; [benchmark.md](benchmark.md) says what is measured "
+                f"and how.\n\n![chart](benchmark.svg)\n\n{text}")
+    with open(os.path.join(folder, "benchmark.svg"), "w", encoding="utf-8") as f:
+        f.write(report.chart(bench.results, f"Times slower than native on {about['processor']} (shorter is better)"))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("items", nargs="*", metavar="ITEM")
+    parser.add_argument("--ruche", required=True, help="the program `ruche`")
+    parser.add_argument("--suite", required=True, help="the program `ruche-bench`")
+    parser.add_argument("--cache", required=True, help="folder for what is fetched and made once")
+    parser.add_argument("--sides", default="", help="of native, ruche, qemu, qemu-7.2, ... with commas between")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=int, help=f"default {FULL['rounds']}")
+    parser.add_argument("--ms", type=int, help=f"for each item of the suite and round (default {FULL['ms']})")
+    parser.add_argument("--best", action="store_true", help="best instead of median times, for a machine with other work")
+    parser.add_argument("--json", default="bench.json", help="where the figures go (default bench.json)")
+    parser.add_argument("--docs", metavar="FOLDER", help="also write the tables and the chart there")
+    arguments = parser.parse_args()
+    defaults = QUICK if arguments.quick else FULL
+    arguments.rounds = arguments.rounds or defaults["rounds"]
+    arguments.ms = arguments.ms or defaults["ms"]
+    arguments.cache = os.path.abspath(arguments.cache)
+    return arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("items", nargs="*", help="items or groups of the suite (default: all)")
-    parser.add_argument("--ruche", required=True, help="the program `ruche`")
-    parser.add_argument("--suite", required=True, help="the program `ruche-bench`")
-    parser.add_argument("--only", default="native,ruche", help="sides, with commas between")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ms", type=int, default=150, help="for each item and round (default 150)")
-    parser.add_argument("--best", action="store_true", help="best instead of median times, for a machine with other work")
-    parser.add_argument("--json", default="bench.json")
-    arguments = parser.parse_args()
-    out = subprocess.run([arguments.ruche, "image", "inspect", "debian", "--json"], check=True, stdout=subprocess.PIPE)
-    kernel = json.loads(out.stdout)["kernel"]
+    arguments = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="ruche-bench-") as folder:
-        initrd = os.path.join(folder, "initrd")
-        sides.make_initrd(arguments.suite, initrd)
-        all_sides = [sides.Native(arguments.suite), sides.Ruche(arguments.ruche, kernel, initrd)]
-        items = list_items(arguments.suite)
-        names = arguments.items or [name for name, _, cpus in items if cpus == 1]
-        figures = measure(all_sides, ["--ms", str(arguments.ms), ",".join(names)], 1, arguments.rounds,
-                          "best" if arguments.best else "median")
-    print_table(items, figures, [side.name for side in all_sides])
+        try:
+            bench = Bench(arguments, folder)
+            measure(bench, arguments)
+        except sides.Failed as failed:
+            sys.exit(f"bench: {failed}")
+    about = host(bench.image)
+    text = tables(bench, about)
+    print("\n" + text)
+    with open(arguments.json, "w", encoding="utf-8") as f:
+        json.dump({"host": about, "versions": {side.name: side.version for side in bench.sides}, **bench.results.to_json()}, f,
+                  indent=2)
+        f.write("\n")
+    if arguments.docs:
+        write_docs(arguments.docs, bench, about, text)
 
 
-main()
+if __name__ == "__main__":
+    main()

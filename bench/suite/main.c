@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ static const struct group *const groups[] = {
 #define MIN_CALLS   3
 #define MAX_CALLS   10000
 #define MAX_THREADS 64
+#define HUGE_PAGE   (2u << 20)
 
 static bool is_init;
 
@@ -54,9 +56,16 @@ _Noreturn void die(const char *what)
 
 void *allocate(size_t size)
 {
-    void *memory = calloc(1, size);
+    void *memory = NULL;
+    if (size < HUGE_PAGE) {
+        memory = malloc(size);
+    } else if (posix_memalign(&memory, HUGE_PAGE, size) == 0) {
+        /* Whether a host gives huge pages unasked shall not decide. */
+        madvise(memory, size, MADV_HUGEPAGE);
+    }
     if (!memory)
         die("out of memory");
+    memset(memory, 0, size);
     return memory;
 }
 

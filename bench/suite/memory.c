@@ -4,6 +4,7 @@
  */
 #include "suite.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define COPY_SIZE    (1 << 20)
@@ -42,49 +43,65 @@ static uint64_t set_run(void *context)
 
 /*
  * A chain through all lines of a buffer, each holding the address of the next. The order is that of a linear
- * congruential sequence of full period: no hardware prefetches it, and making it costs one pass.
+ * congruential sequence of full period: no hardware prefetches it, making it costs one pass, and where it
+ * leads can be foretold. Each call goes on where the last one ended, so that all of the buffer is used.
  */
-#define LINE 64
+#define LINE        64
+#define STEP_FACTOR 1664525
+#define STEP_ADDEND 1013904223
 
 struct chase {
-    void **at;
+    uint8_t *lines;
+    size_t count, index;   /* of lines; where the chain is */
+    size_t factor, addend; /* of the sequence that takes every `steps`th element */
     unsigned steps;
-    size_t lines;
 };
 
 static void *chase_setup(size_t size, unsigned steps)
 {
-    struct chase *chase = allocate(sizeof(*chase) + size + LINE);
-    uint8_t *lines = (uint8_t *)(((uintptr_t)(chase + 1) + LINE - 1) & ~(uintptr_t)(LINE - 1));
-    size_t count = size / LINE, index = 0;
-    for (size_t i = 0; i < count; i++) {
-        size_t next = (index * 1664525 + 1013904223) & (count - 1);
+    uint8_t *lines = allocate(size + LINE);
+    struct chase *chase = allocate(sizeof(*chase));
+    *chase = (struct chase){.lines = lines, .count = size / LINE, .factor = 1, .steps = steps};
+    size_t index = 0, mask = chase->count - 1;
+    for (size_t i = 0; i < chase->count; i++) {
+        size_t next = (index * STEP_FACTOR + STEP_ADDEND) & mask;
         void *address = lines + next * LINE;
         memcpy(lines + index * LINE, &address, sizeof(address));
         index = next;
     }
-    *chase = (struct chase){.at = (void **)(void *)lines, .steps = steps, .lines = count};
+    for (unsigned i = 0; i < steps; i++) {
+        chase->factor = chase->factor * STEP_FACTOR & mask;
+        chase->addend = (chase->addend * STEP_FACTOR + STEP_ADDEND) & mask;
+    }
     return chase;
 }
 
-/* The checksum is the distance gone: where the chain is after `steps` loads, as a line of the buffer. */
 static uint64_t chase_run(void *context)
 {
-    const struct chase *chase = context;
-    void **at = chase->at;
+    struct chase *chase = context;
+    void **at = (void **)(void *)(chase->lines + chase->index * LINE);
+    size_t expected = (chase->index * chase->factor + chase->addend) & (chase->count - 1);
     for (unsigned i = 0; i < chase->steps; i += 4) {
         at = *at;
         at = *at;
         at = *at;
         at = *at;
     }
-    return (uint64_t)((uint8_t *)at - (uint8_t *)chase->at) / LINE;
+    chase->index = (size_t)((uint8_t *)at - chase->lines) / LINE;
+    return chase->index == expected ? chase->steps : 0;
+}
+
+static void chase_teardown(void *context)
+{
+    struct chase *chase = context;
+    free(chase->lines);
+    free(chase);
 }
 
 #define STEPS_16K  500000
 #define STEPS_1M   200000
 #define STEPS_16M  100000
-#define STEPS_256M 40000
+#define STEPS_256M 10000
 
 static void *chase_16k_setup(void)
 {
@@ -160,10 +177,26 @@ static uint64_t stack_run(void *context)
 static const struct item items[] = {
     {.name = "memcpy-1M", .operations = COPY_REPEATS, .setup = copy_setup, .run = copy_run},
     {.name = "memset-1M", .operations = COPY_REPEATS, .setup = copy_setup, .run = set_run},
-    {.name = "chase-16K", .operations = STEPS_16K, .setup = chase_16k_setup, .run = chase_run},
-    {.name = "chase-1M", .operations = STEPS_1M, .setup = chase_1m_setup, .run = chase_run},
-    {.name = "chase-16M", .operations = STEPS_16M, .setup = chase_16m_setup, .run = chase_run},
-    {.name = "chase-256M", .operations = STEPS_256M, .setup = chase_256m_setup, .run = chase_run},
+    {.name = "chase-16K",
+     .operations = STEPS_16K,
+     .setup = chase_16k_setup,
+     .run = chase_run,
+     .teardown = chase_teardown},
+    {.name = "chase-1M",
+     .operations = STEPS_1M,
+     .setup = chase_1m_setup,
+     .run = chase_run,
+     .teardown = chase_teardown},
+    {.name = "chase-16M",
+     .operations = STEPS_16M,
+     .setup = chase_16m_setup,
+     .run = chase_run,
+     .teardown = chase_teardown},
+    {.name = "chase-256M",
+     .operations = STEPS_256M,
+     .setup = chase_256m_setup,
+     .run = chase_run,
+     .teardown = chase_teardown},
     {.name = "strided", .operations = STRIDE_ROWS * STRIDE_COLUMNS, .setup = stride_setup, .run = stride_run},
     {.name = "stack", .operations = STACK_DEPTH * STACK_REPEATS, .run = stack_run},
 };
