@@ -93,20 +93,19 @@ def measure(bench, arguments):
     footprint.run(bench, the_suite)
 
 
-def tables(bench, about):
-    found = bench.results
-    lines = report.machine_lines(about, {side.name: side.version for side in bench.sides})
+def tables(found, about, versions):
+    lines = report.machine_lines(about, versions)
     texts = ["".join(line + "  \n" for line in lines), report.rows_table(found), report.scaling_table(found),
              report.goals_table(found)]
     return "\n".join(text for text in texts if text)
 
 
-def write_docs(folder, bench, about, text):
+def write_docs(folder, found, about, text):
     with open(os.path.join(folder, "benchmark-results.md"), "w", encoding="utf-8") as f:
         f.write("# Benchmark results\n\nWritten by `./dev bench --docs`; [benchmark.md](benchmark.md) says what is measured "
                 f"and how.\n\n![chart](benchmark.svg)\n\n{text}")
     with open(os.path.join(folder, "benchmark.svg"), "w", encoding="utf-8") as f:
-        f.write(report.chart(bench.results, f"Times slower than native on {about['processor']} (shorter is better)"))
+        f.write(report.chart(found, f"Times slower than native on {about['processor']} (shorter is better)"))
 
 
 def parse_arguments():
@@ -121,6 +120,7 @@ def parse_arguments():
     parser.add_argument("--ms", type=int, help=f"for each item of the suite and round (default {FULL['ms']})")
     parser.add_argument("--best", action="store_true", help="best instead of median times, for a machine with other work")
     parser.add_argument("--json", default="bench.json", help="where the figures go (default bench.json)")
+    parser.add_argument("--load", metavar="FILE", help="measure nothing, take the figures of an earlier run")
     parser.add_argument("--docs", metavar="FOLDER", help="also write the tables and the chart there")
     arguments = parser.parse_args()
     defaults = QUICK if arguments.quick else FULL
@@ -130,23 +130,37 @@ def parse_arguments():
     return arguments
 
 
+def fresh(arguments):
+    """Measures; gives the results, the host and the versions."""
+    with tempfile.TemporaryDirectory(prefix="ruche-bench-") as folder:
+        bench = Bench(arguments, folder)
+        measure(bench, arguments)
+    about, versions = host(bench.image), {side.name: side.version for side in bench.sides}
+    with open(arguments.json, "w", encoding="utf-8") as f:
+        json.dump({"host": about, "versions": versions, **bench.results.to_json()}, f, indent=2)
+        f.write("\n")
+    return bench.results, about, versions
+
+
+def stored(arguments):
+    """The same from a file."""
+    with open(arguments.load, encoding="utf-8") as f:
+        data = json.load(f)
+    found = results.Results(data["versions"], arguments.best)
+    found.load(data)
+    return found, data["host"], data["versions"]
+
+
 def main():
     arguments = parse_arguments()
-    with tempfile.TemporaryDirectory(prefix="ruche-bench-") as folder:
-        try:
-            bench = Bench(arguments, folder)
-            measure(bench, arguments)
-        except sides.Failed as failed:
-            sys.exit(f"bench: {failed}")
-    about = host(bench.image)
-    text = tables(bench, about)
+    try:
+        found, about, versions = stored(arguments) if arguments.load else fresh(arguments)
+    except sides.Failed as failed:
+        sys.exit(f"bench: {failed}")
+    text = tables(found, about, versions)
     print("\n" + text)
-    with open(arguments.json, "w", encoding="utf-8") as f:
-        json.dump({"host": about, "versions": {side.name: side.version for side in bench.sides}, **bench.results.to_json()}, f,
-                  indent=2)
-        f.write("\n")
     if arguments.docs:
-        write_docs(arguments.docs, bench, about, text)
+        write_docs(arguments.docs, found, about, text)
 
 
 if __name__ == "__main__":
