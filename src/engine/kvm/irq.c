@@ -21,6 +21,13 @@
 #define MSI_LEVEL     BIT(15)
 #define MSI_NMI       0x400u
 
+/*
+ * The pins of the IOAPIC that the kernel looks at: one for each vector that an interrupt can have. (It keeps
+ * their number in a byte, so one for each of all 256 would be none.)
+ */
+#define FIRST_VECTOR 16u
+#define PINS         (KVM_VECTORS - FIRST_VECTOR)
+
 #define LAPIC_LINT0  0x350
 #define LINT_MASKED  BIT(16)
 #define LINT_DELIVER 0x700u
@@ -35,7 +42,7 @@ static void on_wake(int number)
 
 bool kvm_irq_init(struct kvm_machine *m, struct error **err)
 {
-    struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {KVM_VECTORS}};
+    struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {PINS}};
     struct sigaction action = {.sa_handler = on_wake};
     if (sigaction(WAKE_SIGNAL, &action, NULL) < 0) {
         error_set_errno(err, errno, "cannot handle signal %d", WAKE_SIGNAL);
@@ -71,20 +78,20 @@ void kvm_nmi(struct vcpu *v)
 
 bool kvm_route_level(struct kvm_machine *m, uint8_t vector, struct error **err)
 {
-    if (m->level_route[vector])
+    if (vector < FIRST_VECTOR || m->level_route[vector])
         return true;
     m->level_route[vector] = true;
     cleanup(mem) struct kvm_irq_routing *table =
-        calloc(1, sizeof(*table) + KVM_VECTORS * sizeof(struct kvm_irq_routing_entry));
+        calloc(1, sizeof(*table) + PINS * sizeof(struct kvm_irq_routing_entry));
     if (!table) {
         error_set_errno(err, ENOMEM, "cannot route an interrupt");
         return false;
     }
-    for (unsigned i = 0; i < KVM_VECTORS; i++) {
+    for (unsigned i = FIRST_VECTOR; i < KVM_VECTORS; i++) {
         if (!m->level_route[i])
             continue;
         table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = i,
+            .gsi = i - FIRST_VECTOR,
             .type = KVM_IRQ_ROUTING_MSI,
             .u.msi = {.address_lo = (uint32_t)MSI_EVERYBODY, .data = i | (uint32_t)MSI_LEVEL}};
     }
