@@ -169,6 +169,7 @@ bool set_add(struct cluster_set *set, uint64_t cluster);
 bool set_add_range(struct cluster_set *set, uint64_t first, uint64_t count);
 bool set_has(const struct cluster_set *set, uint64_t cluster);
 void set_remove(struct cluster_set *set, uint64_t cluster);
+void set_remove_range(struct cluster_set *set, uint64_t first, uint64_t count);
 void set_free(struct cluster_set *set);
 
 /* --- qcow2_cache.c: tables of one cluster, written through. --- */

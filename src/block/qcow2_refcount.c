@@ -115,6 +115,8 @@ static int publish_block(struct qcow2 *q, uint64_t index, uint64_t offset)
     int r = file_write(q->fd, entry, sizeof(entry), q->reftable_offset + index * sizeof(entry));
     if (r == 0)
         q->reftable[index] = offset;
+    else
+        set_remove(&q->metadata, cluster_of(q, offset)); /* it is as free as before */
     return r;
 }
 
@@ -179,8 +181,10 @@ static int grow_table(struct qcow2 *q, uint64_t at)
     store_be32(fields + 8, (uint32_t)table);
     if (r == 0)
         r = file_write(q->fd, fields, sizeof(fields), HEADER_REFTABLE_OFFSET);
-    if (r < 0)
+    if (r < 0) {
+        set_remove_range(&q->metadata, at, blocks + table);
         return r;
+    }
     q->fresh = MAX(q->fresh, at + blocks + table);
     uint64_t old = cluster_of(q, q->reftable_offset), old_count = q->reftable_clusters;
     free(q->reftable);
@@ -188,8 +192,7 @@ static int grow_table(struct qcow2 *q, uint64_t at)
     q->reftable_offset = offset;
     q->reftable_clusters = (uint32_t)table;
     q->reftable_size = bytes / 8;
-    for (uint64_t i = 0; i < old_count; i++)
-        set_remove(&q->metadata, old + i);
+    set_remove_range(&q->metadata, old, old_count);
     return refcount_add(q, old, old_count, -1);
 }
 

@@ -39,16 +39,17 @@ static int grow_l1(struct qcow2 *q, uint64_t entries)
     if (e == 0)
         e = file_write(q->fd, fields, sizeof(fields), HEADER_L1_SIZE);
     clusters_release(q, &r, e == 0);
-    if (e < 0)
+    if (e < 0) {
+        set_remove_range(&q->metadata, first, count);
         return e;
+    }
     uint64_t old = cluster_of(q, q->l1_offset);
     uint64_t old_count = round_up((uint64_t)q->l1_size * 8, q->cluster_size) >> q->cluster_bits;
     free(q->l1);
     q->l1 = steal_ptr(&l1);
     q->l1_offset = at;
     q->l1_size = (uint32_t)entries;
-    for (uint64_t i = 0; i < old_count; i++)
-        set_remove(&q->metadata, old + i);
+    set_remove_range(&q->metadata, old, old_count);
     return refcount_add(q, old, old_count, -1);
 }
 

@@ -75,6 +75,12 @@ void set_remove(struct cluster_set *s, uint64_t cluster)
     }
 }
 
+void set_remove_range(struct cluster_set *s, uint64_t first, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        set_remove(s, first + i);
+}
+
 void set_free(struct cluster_set *s)
 {
     free(s->slot);

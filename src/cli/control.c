@@ -13,7 +13,7 @@
 
 #include "base/cleanup.h"
 
-struct reader {
+struct control {
     int fd;
     int timeout_ms;
     size_t used;
@@ -21,7 +21,7 @@ struct reader {
 };
 
 /* The next line as JSON; NULL and *err when there is none in time. The caller owns the reference. */
-static json_t *read_message(struct reader *r, struct error **err)
+static json_t *read_message(struct control *r, struct error **err)
 {
     for (;;) {
         char *end = memchr(r->buf, '\n', r->used);
@@ -47,43 +47,81 @@ static json_t *read_message(struct reader *r, struct error **err)
     }
 }
 
-/* Sends {"execute": command} and skips events up to the answer. */
-static bool execute(struct reader *r, const char *command, struct error **err)
+static bool send_line(struct control *r, json_t *request, struct error **err)
 {
-    char line[128];
-    int len = snprintf(line, sizeof(line), "{\"execute\": \"%s\"}\n", command);
-    if (send(r->fd, line, (size_t)len, MSG_NOSIGNAL) != len)
+    cleanup(mem) char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
+    if (!text)
+        return error_set(err, EINVAL, "send to the machine: the command is no JSON"), false;
+    size_t len = strlen(text);
+    text[len] = '\n'; /* ends the message as well as the NUL did */
+    if (send(r->fd, text, len + 1, MSG_NOSIGNAL) != (ssize_t)(len + 1))
         return error_set_errno(err, errno, "send to the machine"), false;
-    for (;;) {
+    return true;
+}
+
+json_t *control_call(struct control *r, const char *command, json_t *arguments, struct error **err)
+{
+    json_t *request = json_pack("{s:s, s:o*}", "execute", command, "arguments", arguments);
+    bool sent = send_line(r, request, err);
+    json_decref(request);
+    while (sent) {
         json_t *o = read_message(r, err);
         if (!o)
-            return false;
-        bool done = json_object_get(o, "return") != NULL;
+            return NULL;
+        json_t *value = json_incref(json_object_get(o, "return"));
         const json_t *refusal = json_object_get(o, "error");
         if (refusal) {
             const char *text = json_string_value(json_object_get(refusal, "desc"));
             error_set(err, 0, "%s", text ? text : "the machine refused");
         }
+        bool done = value || refusal; /* else it is an event */
         json_decref(o);
-        if (done || refusal)
-            return done;
+        if (done)
+            return value;
     }
+    return NULL;
+}
+
+struct control *control_open(const char *socket_path, int timeout_ms, struct error **err)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    if (strlen(socket_path) >= sizeof(addr.sun_path))
+        return error_set(err, ENAMETOOLONG, "connect to '%s': the path is too long", socket_path), NULL;
+    memcpy(addr.sun_path, socket_path, strlen(socket_path) + 1);
+    cleanup(fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+        return error_set_errno(err, errno, "connect to '%s'", socket_path), NULL;
+    struct control *r = calloc(1, sizeof(*r));
+    if (!r)
+        return error_set_errno(err, ENOMEM, "connect to '%s'", socket_path), NULL;
+    r->fd = steal_fd(&fd);
+    r->timeout_ms = timeout_ms;
+    json_t *greeting = read_message(r, err);
+    json_t *agreed = greeting ? control_call(r, "qmp_capabilities", NULL, err) : NULL;
+    json_decref(greeting);
+    json_decref(agreed);
+    if (agreed)
+        return r;
+    control_close(r);
+    return NULL;
+}
+
+void control_close(struct control *r)
+{
+    if (!r)
+        return;
+    close(r->fd);
+    free(r);
 }
 
 bool control_execute(const char *socket_path, const char *command, int timeout_ms, struct error **err)
 {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    if (strlen(socket_path) >= sizeof(addr.sun_path))
-        return error_set(err, ENAMETOOLONG, "connect to '%s': the path is too long", socket_path), false;
-    memcpy(addr.sun_path, socket_path, strlen(socket_path) + 1);
-    cleanup(fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-        return error_set_errno(err, errno, "connect to '%s'", socket_path), false;
-    struct reader r = {.fd = fd, .timeout_ms = timeout_ms};
     struct error *why = NULL;
-    json_t *greeting = read_message(&r, &why);
-    json_decref(greeting);
-    if (greeting && execute(&r, "qmp_capabilities", &why) && execute(&r, command, &why))
+    struct control *r = control_open(socket_path, timeout_ms, &why);
+    json_t *value = r ? control_call(r, command, NULL, &why) : NULL;
+    json_decref(value);
+    control_close(r);
+    if (!why)
         return true;
     return error_prefix(err, why, "%s", command), false;
 }

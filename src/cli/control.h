@@ -3,14 +3,24 @@
 #ifndef CLI_CONTROL_H
 #define CLI_CONTROL_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "base/error.h"
 
+struct control;
+
+/* Connects and negotiates; `timeout_ms` bounds each wait for an answer. NULL and *err on failure. */
+struct control *control_open(const char *socket_path, int timeout_ms, struct error **err);
+/* NULL is fine. */
+void control_close(struct control *c);
 /*
- * Connects, negotiates, executes one command without arguments, and waits for its answer; `timeout_ms` bounds
- * each wait. False and *err also when the machine answers with an error.
+ * Executes a command; `arguments` (may be NULL) are taken over. What it returned, owned by the caller; NULL
+ * and *err also when the machine answers with an error.
  */
+json_t *control_call(struct control *c, const char *command, json_t *arguments, struct error **err);
+
+/* Connects, executes one command without arguments, and waits for its answer. */
 bool control_execute(const char *socket_path, const char *command, int timeout_ms, struct error **err);
 
 #endif

@@ -28,14 +28,15 @@ static const struct {
     const char *name;
     bool has_value;
 } machine_options[] = {
-    {"engine", true}, {"cpu", true},  {"cpus", true},   {"memory", true},     {"initrd", true},
-    {"module", true}, {"disk", true}, {"device", true}, {"no-reboot", false},
+    {"engine", true},     {"cpu", true},     {"cpus", true},    {"memory", true},
+    {"initrd", true},     {"module", true},  {"disk", true},    {"device", true},
+    {"no-reboot", false}, {"restore", true}, {"verify", false},
 };
 
 struct request {
     struct words args; /* for ruche-vmm */
     const char *image, *name, *control, *serial, *kernel, *initrd, *cmdline, *net;
-    bool memory_given, detach, keep, ask_devices;
+    bool memory_given, restore, detach, keep, ask_devices;
     char *default_name, *control_path; /* owned */
     char *overlay;                     /* owned; to be unlinked once the machine has it open; NULL: none */
 };
@@ -77,6 +78,7 @@ static bool take_machine_option(struct request *r, int argc, char **argv, int *i
         size_t len = value ? strlen(value) : 0;
         r->initrd = strcmp(name, "initrd") == 0 ? value : r->initrd;
         r->memory_given |= strcmp(name, "memory") == 0;
+        r->restore |= strcmp(name, "restore") == 0;
         r->ask_devices |= strcmp(name, "device") == 0 && len >= 4 && strcmp(value + len - 4, "help") == 0 &&
                           (len == 4 || value[len - 5] == ',');
         return true;
@@ -123,8 +125,10 @@ static int parse(struct request *r, int argc, char **argv)
         return EXIT_OK;
     if (!r->image && r->cmdline)
         add_option(r, "cmdline", r->cmdline);
-    if (!r->image && !r->kernel)
-        return usage_error("run", "nothing to run: name an image or give --kernel FILE");
+    if (r->image && r->restore)
+        return usage_error("run", "--restore goes on with a saved machine, '%s' boots an image", r->image);
+    if (!r->image && !r->kernel && !r->restore)
+        return usage_error("run", "nothing to run: name an image or give --kernel FILE or --restore FILE");
     if (r->keep && !r->image)
         return usage_error("run", "--keep is for the disk of an image");
     struct error *err = NULL;
@@ -336,6 +340,7 @@ const struct verb verb_run = {
     .help =
         "usage: ruche run [OPTION]... IMAGE\n"
         "       ruche run [OPTION]... --kernel FILE\n"
+        "       ruche run [OPTION]... --restore FILE\n"
         "\n"
         "Boots an image (see ruche image) on a throw-away overlay of its disk, or a kernel of your own.\n"
         "\n"
@@ -350,6 +355,10 @@ const struct verb verb_run = {
         "  --initrd FILE          initial RAM disk\n"
         "  --module FILE          Multiboot module with its command line; may be repeated\n"
         "  --cmdline TEXT         kernel command line\n"
+        "  --restore FILE         go on with a machine that ruche save has saved; of these options only "
+        "--engine,\n"
+        "                         --disk, --net, --serial and those of management go with it\n"
+        "  --verify               check all of the saved memory before that, instead of meanwhile\n"
         "devices:\n"
         "  --disk FILE[,format=raw|qcow2][,readonly]\n"
         "                         a virtio disk; may be repeated\n"

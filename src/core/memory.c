@@ -17,16 +17,20 @@
 #define ADDRESS_LIMIT  ((uint64_t)1 << 52)
 #define HUGE_PAGE      (2 * MIB)
 
-/* Maps `size` bytes of `fd` at an address that is a multiple of 2 MiB, so that huge pages are possible. */
+/*
+ * Maps `size` bytes at an address that is a multiple of 2 MiB, so that huge pages are possible: of `fd`,
+ * shared, or private memory when it is -1.
+ */
 static uint8_t *map_aligned(int fd, uint64_t size)
 {
+    int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
     uint64_t span = size + HUGE_PAGE;
     uint8_t *area = sys.mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED)
         return NULL;
     uint8_t *start = area + (round_up((uintptr_t)area, HUGE_PAGE) - (uintptr_t)area);
     uint8_t *end = start + round_up(size, GUEST_PAGE_SIZE);
-    if (sys.mmap(start, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) ==
+    if (sys.mmap(start, size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE | MAP_FIXED, fd, 0) ==
         MAP_FAILED) {
         int code = errno;
         sys.munmap(area, span);
@@ -38,8 +42,9 @@ static uint8_t *map_aligned(int fd, uint64_t size)
     if (area + span > end)
         sys.munmap(end, (size_t)(area + span - end));
     /* Both are wishes: without huge pages the machine is slower, with guest memory in a core dump the dump is
-     * larger. */
-    madvise(start, size, MADV_HUGEPAGE);
+     * larger. Private memory is there to be sparse. */
+    if (fd >= 0)
+        madvise(start, size, MADV_HUGEPAGE);
     madvise(start, size, MADV_DONTDUMP);
     return start;
 }
@@ -64,8 +69,8 @@ uint8_t *guest_memory_add(struct guest_memory *mem, const char *name, uint64_t g
         return NULL;
     }
     struct guest_region *r = &mem->region[mem->region_count];
-    int fd = memfd_create(name, MFD_CLOEXEC);
-    if (fd < 0 || sys.ftruncate(fd, (off_t)size) < 0)
+    int fd = mem->private ? -1 : memfd_create(name, MFD_CLOEXEC);
+    if (!mem->private && (fd < 0 || sys.ftruncate(fd, (off_t)size) < 0))
         goto fail;
     uint8_t *host = map_aligned(fd, size);
     if (!host)
@@ -83,7 +88,7 @@ fail:
     return NULL;
 }
 
-struct guest_memory *guest_memory_new(uint64_t size, struct error **err)
+static struct guest_memory *make(uint64_t size, bool private, struct error **err)
 {
     if (size < MIB || size > RAM_SIZE_MAX || size % GUEST_PAGE_SIZE) {
         error_set(err, EINVAL, "cannot make %llu bytes of RAM: not a multiple of 4 KiB from 1 MiB to 1 TiB",
@@ -95,6 +100,7 @@ struct guest_memory *guest_memory_new(uint64_t size, struct error **err)
         error_set_errno(err, ENOMEM, "cannot make guest memory");
         return NULL;
     }
+    mem->private = private;
     mem->ram_size = size;
     mem->ram_low = MIN(size, RAM_HOLE_START);
     if (!guest_memory_add(mem, "ram-low", 0, mem->ram_low, REGION_RAM, err))
@@ -109,13 +115,43 @@ fail:
     return NULL;
 }
 
+struct guest_memory *guest_memory_new(uint64_t size, struct error **err)
+{
+    return make(size, false, err);
+}
+
+struct guest_memory *guest_memory_new_private(uint64_t size, struct error **err)
+{
+    return make(size, true, err);
+}
+
+bool guest_memory_map_private(struct guest_memory *mem, unsigned region, uint64_t offset, uint64_t len,
+                              int fd, uint64_t file_offset, struct error **err)
+{
+    const struct guest_region *r = &mem->region[region];
+
+    if (!mem->private || !range_fits(offset, len, r->size) ||
+        (offset | len | file_offset) % GUEST_PAGE_SIZE || file_offset > INT64_MAX) {
+        error_set(err, EINVAL, "cannot map a part of a file onto %s: bad range", r->name);
+        return false;
+    }
+    if (sys.mmap(r->host + offset, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd,
+                 (off_t)file_offset) == MAP_FAILED) {
+        error_set_errno(err, errno, "cannot map a part of a file onto %s", r->name);
+        return false;
+    }
+    madvise(r->host + offset, len, MADV_DONTDUMP);
+    return true;
+}
+
 void guest_memory_free(struct guest_memory *mem)
 {
     if (!mem)
         return;
     for (unsigned i = 0; i < mem->region_count; i++) {
         sys.munmap(mem->region[i].host, mem->region[i].size);
-        sys.close(mem->region[i].fd);
+        if (mem->region[i].fd >= 0)
+            sys.close(mem->region[i].fd);
     }
     free(mem);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Guest physical memory: RAM and ROM regions backed by host memory (one memfd each, so that it can be shared
- * and saved). The map is fixed before the first vCPU runs; look-ups are therefore lock-free from any thread.
- * RAM lies in [0, low) and, above 4 GiB, in [4 GiB, 4 GiB + rest); see DESIGN.md section 4.
+ * Guest physical memory: RAM and ROM regions backed by host memory: one memfd each, so that it can be shared,
+ * or, in a machine that was saved, private memory that begins as the saved file has it. The map is fixed
+ * before the first vCPU runs; look-ups are therefore lock-free from any thread. RAM lies in [0, low) and,
+ * above 4 GiB, in [4 GiB, 4 GiB + rest); see DESIGN.md section 4.
  *
  * Who writes guest RAM outside an engine's own translated code must say so with guest_mark_written
  * (guest_write does): engines keep translations of code pages, and migration a dirty log.
@@ -25,7 +26,7 @@ struct guest_region {
     uint64_t gpa;  /* page aligned */
     uint64_t size; /* page aligned, bytes */
     uint8_t *host; /* host address of gpa */
-    int fd;        /* the memfd behind it; file offset 0 is gpa */
+    int fd;        /* the memfd behind it; file offset 0 is gpa; -1: private memory */
     enum guest_region_flags flags;
     char name[32];
 };
@@ -37,6 +38,7 @@ struct guest_memory {
     unsigned region_count;
     uint64_t ram_size; /* bytes of RAM in all */
     uint64_t ram_low;  /* bytes of RAM below 4 GiB */
+    bool private;      /* no region has a file of its own */
     /* Called (any thread) after [gpa, gpa + len) of RAM was written by something other than guest code. May
      * be NULL. */
     void (*written)(void *opaque, uint64_t gpa, uint64_t len);
@@ -45,7 +47,17 @@ struct guest_memory {
 
 /* RAM of `size` bytes (multiple of 4 KiB, at least 1 MiB), zeroed, not yet touched. */
 struct guest_memory *guest_memory_new(uint64_t size, struct error **err);
+/* The same in private memory, onto which pieces of a file may be mapped. */
+struct guest_memory *guest_memory_new_private(uint64_t size, struct error **err);
 void guest_memory_free(struct guest_memory *mem);
+
+/*
+ * Bytes [offset, offset + len) of a private region begin as those at `file_offset` of `fd`, which are read
+ * when they are first touched; writes never reach the file. All page aligned. Before vCPUs run; `fd` may be
+ * closed afterwards.
+ */
+bool guest_memory_map_private(struct guest_memory *mem, unsigned region, uint64_t offset, uint64_t len,
+                              int fd, uint64_t file_offset, struct error **err);
 
 /* Adds a region outside of RAM (firmware). Returns its host address, or NULL and *err. Before vCPUs run. */
 uint8_t *guest_memory_add(struct guest_memory *mem, const char *name, uint64_t gpa, uint64_t size,

@@ -4,12 +4,18 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 static int real_open(const char *path, int flags, mode_t mode)
 {
     return open(path, flags, mode);
+}
+
+static int real_ioctl(int fd, unsigned long request, uintptr_t arg)
+{
+    return ioctl(fd, request, arg);
 }
 
 struct sys_table sys = {
@@ -25,4 +31,5 @@ struct sys_table sys = {
     .unlink = unlink,
     .mmap = mmap,
     .munmap = munmap,
+    .ioctl = real_ioctl,
 };

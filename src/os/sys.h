@@ -8,6 +8,7 @@
 #define OS_SYS_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -24,6 +25,7 @@ struct sys_table {
     int (*unlink)(const char *path);
     void *(*mmap)(void *addr, size_t len, int prot, int flags, int fd, off_t off);
     int (*munmap)(void *addr, size_t len);
+    int (*ioctl)(int fd, unsigned long request, uintptr_t arg);
 };
 
 extern struct sys_table sys;

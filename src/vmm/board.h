@@ -13,6 +13,7 @@
 #include "core/machine.h"
 #include "vmm/acpi/acpi.h"
 #include "vmm/boot/boot.h"
+#include "vmm/control.h"
 #include "vmm/options.h"
 #include "vmm/smbios.h"
 #include "vmm/vcpus.h"
@@ -21,6 +22,9 @@
 struct block;
 struct error;
 struct qmp;
+struct save_job;
+struct saved_check;
+struct saved_machine;
 
 /* How the process ends (ruche(1), EXIT STATUS). */
 enum board_status {
@@ -35,6 +39,7 @@ enum run_state {
     RUN_STARTING, /* not yet run */
     RUN_RUNNING,
     RUN_PAUSED,
+    RUN_SAVING, /* frozen until what is saved has been taken */
     RUN_SHUTDOWN,
     RUN_PANICKED,
     RUN_INTERNAL_ERROR,
@@ -56,11 +61,18 @@ struct board {
     struct board_disk {
         struct block *block;
         struct device *device;
+        int64_t
+            mark; /* save_disks.c: the time of the last write if nothing was written since; 0: not known */
     } disk[OPTIONS_LIST_MAX]; /* as in config->disk */
 
     /* The main loop's, under the machine lock. */
     enum run_state state;
     bool quiesced;
+    const struct saved_machine *saved; /* that this machine began as; NULL: none. Not owned */
+    struct saved_check *saved_check;
+    struct save_job *save;         /* NULL: nothing is being saved */
+    bool go_on, reset_waits;       /* what follows RUN_SAVING */
+    struct control_save last_save; /* how the last save went */
     int exit_status;
 
     /* What has happened and is to be acted on by the main loop; bits by enum machine_event and board_event.
@@ -79,6 +91,9 @@ enum board_event { BOARD_TRIPLE_FAULT = 16, BOARD_CPU_RESET, BOARD_CPU_ERROR };
  * words were wrong (2) or the host failed (125). `config` outlives it.
  */
 struct board *board_new(const struct machine_config *config, int *status, struct error **err);
+/* The same of a saved machine, in the state that was saved. `saved` outlives it. */
+struct board *board_restore(const struct machine_config *config, const struct saved_machine *saved,
+                            int *status, struct error **err);
 /* Writes back what is to be written and releases everything. */
 void board_free(struct board *b);
 
@@ -89,6 +104,8 @@ int board_run(struct board *b, void (*started)(void *opaque), void *opaque);
 
 /* firmware.c: the files to boot from (no lock needed), the tables and fw_cfg items. */
 bool firmware_prepare(struct board *b, struct error **err);
+/* The same for a saved machine, which needs the files only for a reset: one without them cannot be reset. */
+bool firmware_prepare_saved(struct board *b, struct error **err);
 bool firmware_fill_fw_cfg(struct board *b, struct error **err);
 /* Puts the machine where firmware would leave it: PCI set up, tables and kernel in memory, first vCPU at its
  * entry. */

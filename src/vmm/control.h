@@ -27,6 +27,14 @@ struct control_chardev {
     const char *spec;  /* e.g. "unix:/run/console" */
 };
 
+/* How the last save went, or how far the one in progress is. */
+struct control_save {
+    const char *status; /* "none", "active", "completed", "failed", "cancelled" */
+    char path[4096];
+    char error[512];       /* when it failed */
+    uint64_t bytes, total; /* of memory; total grows while it is being found out */
+};
+
 struct control_ops {
     /* QEMU's name of the run state: "running", "paused", "shutdown", "guest-panicked", "internal-error", ...
      */
@@ -47,6 +55,14 @@ struct control_ops {
     /* Number `index`; false when there is none. */
     bool (*block_info)(void *opaque, unsigned index, struct control_block *info);
     bool (*chardev_info)(void *opaque, unsigned index, struct control_chardev *info);
+
+    /*
+     * Begins to save the machine, which stands still until its state and memory have been taken; false and
+     * *err when it cannot be begun. The event RUCHE_SAVE tells the end.
+     */
+    bool (*save)(void *opaque, const char *path, struct error **err);
+    void (*save_cancel)(void *opaque); /* takes effect soon */
+    void (*save_info)(void *opaque, struct control_save *info);
 };
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "device/pci/pci.h"
 #include "device/platform/fw_cfg.h"
@@ -70,7 +71,7 @@ static bool build_smbios(struct board *b, struct error **err)
     return smbios_build(&b->smbios, &config, err);
 }
 
-bool firmware_prepare(struct board *b, struct error **err)
+static bool build_tables(struct board *b, struct error **err)
 {
     const struct guest_memory *mem = b->m.memory;
     uint64_t ram_end = 4 * GIB + mem->ram_size - mem->ram_low;
@@ -82,7 +83,24 @@ bool firmware_prepare(struct board *b, struct error **err)
 
     if (!range_fits(config.pci64_base, config.pci64_len, BIT(b->cpu.phys_bits)))
         config.pci64_len = 0;
-    return open_files(b, err) && acpi_build(&b->acpi, &config, err) && build_smbios(b, err);
+    return acpi_build(&b->acpi, &config, err) && build_smbios(b, err);
+}
+
+bool firmware_prepare(struct board *b, struct error **err)
+{
+    return open_files(b, err) && build_tables(b, err);
+}
+
+bool firmware_prepare_saved(struct board *b, struct error **err)
+{
+    struct error *why = NULL;
+
+    if (!open_files(b, &why)) {
+        log_line(LOG_WARN, "a reset will end this machine: %s", error_text(why));
+        error_free(why);
+        boot_source_free(&b->boot);
+    }
+    return build_tables(b, err);
 }
 
 static bool add_acpi_files(struct board *b, struct error **err)
@@ -194,6 +212,10 @@ bool firmware_start(struct board *b, bool fresh, struct error **err)
     struct guest_memory *mem = b->m.memory;
     struct boot_entry entry;
 
+    if (b->boot.kernel.fd < 0) {
+        error_set(err, ENOENT, "what it was booted from is not there");
+        return false;
+    }
     pci_assign_resources(&b->m);
     write_bda(mem);
     if (!acpi_place(&b->acpi, mem, BOOT_FIRMWARE, BOOT_SMBIOS - BOOT_FIRMWARE, err) ||

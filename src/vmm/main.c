@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ruche-vmm: one process, one machine. */
 #include <errno.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,6 +13,7 @@
 #include "base/util.h"
 #include "core/device.h"
 #include "vmm/board.h"
+#include "vmm/save.h"
 
 /* Tells whoever started the process how it went: one line. Then the descriptor is closed. */
 static void report(int fd, const char *text)
@@ -95,17 +98,57 @@ static void set_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static bool open_saved(struct machine_config *config, struct saved_machine **saved, struct error **err)
+{
+    *saved = saved_open(config->restore, config, err);
+    if (!*saved)
+        return false;
+    if (!config->verify || saved_memory_verify(&(*saved)->file, &(*saved)->table, NULL, err))
+        return true;
+    saved_free(*saved);
+    return false;
+}
+
 static int run(struct machine_config *config)
 {
     struct error *err = NULL;
-    int status;
+    struct saved_machine *saved = NULL;
+    int status = BOARD_FAILED;
 
     set_signals();
-    struct board *b = board_new(config, &status, &err);
-    if (!b)
+    if (config->restore && !open_saved(config, &saved, &err))
         return fail(config, status, err);
-    status = board_run(b, report_ready, config);
-    board_free(b);
+    struct board *b = saved ? board_restore(config, saved, &status, &err) : board_new(config, &status, &err);
+    if (b) {
+        status = board_run(b, report_ready, config);
+        board_free(b);
+    }
+    saved_free(saved);
+    return b ? status : fail(config, status, err);
+}
+
+/* What an engine can do on this host. */
+static json_t *probe_engine(const struct engine_ops *ops)
+{
+    struct error *err = NULL;
+    struct cpuid_model *model = calloc(1, sizeof(*model));
+    bool usable = model && cpuid_model_build(model, NULL, 1, &err) && ops->probe(&err) &&
+                  (!ops->cpu_fit || ops->cpu_fit(model, &err));
+    json_t *answer = json_pack("{s:s, s:b, s:s, s:s?}", "engine", ops->name, "usable", usable, "cpu",
+                               usable ? model->name : "", "reason", usable ? NULL : error_text(err));
+    error_free(err);
+    free(model);
+    return answer;
+}
+
+static int probe(void)
+{
+    json_t *all = json_array();
+    for (const struct engine_ops *const *e = engines; all && *e; e++)
+        json_array_append_new(all, probe_engine(*e));
+    int status = all && json_dumpf(all, stdout, JSON_INDENT(1)) == 0 ? 0 : BOARD_FAILED;
+    putchar('\n');
+    json_decref(all);
     return status;
 }
 
@@ -127,6 +170,9 @@ int main(int argc, char **argv)
         break;
     case OPTIONS_DEVICE_HELP:
         status = device_help(config.device[0].cls);
+        break;
+    case OPTIONS_PROBE:
+        status = probe();
         break;
     case OPTIONS_WRONG:
         status = fail(&config, BOARD_WRONG_USAGE, err);

@@ -21,12 +21,14 @@
 
 const char options_help[] =
     "usage: ruche-vmm --kernel FILE [OPTION]...\n"
+    "       ruche-vmm --restore FILE [OPTION]...\n"
     "\n"
     "Runs one machine. Usually started by `ruche run`, whose options of the same names are described in\n"
     "ruche(1). Further ones:\n"
     "  --serial fd:N    the first serial line is an open descriptor\n"
     "  --control fd:N   the control socket is an open, listening descriptor\n"
     "  --ready-fd N     write \"ready\" or a one-line reason there once the machine runs or has failed\n"
+    "  --probe          print as JSON which engines work here, and with which CPU model\n"
     "  --help, --version\n";
 
 enum option_id {
@@ -46,8 +48,11 @@ enum option_id {
     OPT_CONTROL,
     OPT_READY_FD,
     OPT_NO_REBOOT,
+    OPT_RESTORE,
+    OPT_VERIFY,
     OPT_HELP,
     OPT_VERSION,
+    OPT_PROBE,
 };
 
 static const struct option long_options[] = {
@@ -67,8 +72,11 @@ static const struct option long_options[] = {
     {"control", required_argument, NULL, OPT_CONTROL},
     {"ready-fd", required_argument, NULL, OPT_READY_FD},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"restore", required_argument, NULL, OPT_RESTORE},
+    {"verify", no_argument, NULL, OPT_VERIFY},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
+    {"probe", no_argument, NULL, OPT_PROBE},
     {0},
 };
 
@@ -77,6 +85,7 @@ struct parser {
     struct machine_config *config;
     struct error **err;
     enum options_result result;
+    uint32_t given; /* bits by enum option_id */
 };
 
 __attribute__((format(printf, 2, 3))) static bool refuse(struct parser *p, const char *fmt, ...)
@@ -342,15 +351,36 @@ static bool take(struct parser *p, int option, const char *value)
     case OPT_NO_REBOOT:
         c->no_reboot = true;
         return true;
+    case OPT_RESTORE:
+        return set_text(p, &c->restore, value, "restore");
+    case OPT_VERIFY:
+        c->verify = true;
+        return true;
     case OPT_HELP:
         p->result = OPTIONS_HELP;
         return true;
     case OPT_VERSION:
         p->result = OPTIONS_VERSION;
         return true;
+    case OPT_PROBE:
+        p->result = OPTIONS_PROBE;
+        return true;
     default:
         return false;
     }
+}
+
+/* A saved machine has all that it is made of; only its surroundings may be others. */
+static void finish_restore(struct parser *p)
+{
+    static const uint32_t own = BIT(OPT_CPU) | BIT(OPT_CPUS) | BIT(OPT_MEMORY) | BIT(OPT_KERNEL) |
+                                BIT(OPT_INITRD) | BIT(OPT_MODULE) | BIT(OPT_CMDLINE) | BIT(OPT_DEVICE);
+
+    for (const struct option *o = long_options; o->name; o++)
+        if (own & p->given & BIT(o->val))
+            refuse(p, "--%s does not go with --restore: the saved machine has its own", o->name);
+    if (p->config->no_net)
+        refuse(p, "--net none does not go with --restore: the saved machine has its networks");
 }
 
 /* What options left open, and what does not go together. */
@@ -358,12 +388,14 @@ static void finish(struct parser *p)
 {
     struct machine_config *c = p->config;
 
-    if (c->engine && !strcmp(c->engine, "auto")) {
-        free(c->engine);
-        c->engine = NULL;
-    }
     if (c->no_net && c->net_count > 0)
         refuse(p, "--net none: another --net asks for a network");
+    if (c->restore) {
+        finish_restore(p);
+        return;
+    }
+    if (c->verify)
+        refuse(p, "--verify is for a saved machine: --restore FILE is missing");
     if (!c->kernel)
         refuse(p, "nothing to boot: --kernel FILE is missing");
     if (!c->no_net && c->net_count == 0 && (c->net[0] = copy(p, "user")))
@@ -389,8 +421,8 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
             refuse(&p, "%s wants a value", word);
         else if (option == '?')
             refuse(&p, "unknown option '%s'", word);
-        else
-            take(&p, option, optarg);
+        else if (take(&p, option, optarg))
+            p.given |= (uint32_t)BIT(option);
     }
     if (p.result == OPTIONS_RUN && optind < argc)
         refuse(&p, "unexpected argument '%s'", argv[optind]);
@@ -401,7 +433,8 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
 
 void options_free(struct machine_config *c)
 {
-    char *single[] = {c->name, c->engine, c->cpu, c->kernel, c->initrd, c->cmdline, c->serial, c->control};
+    char *single[] = {c->name,    c->engine, c->cpu,     c->kernel, c->initrd,
+                      c->cmdline, c->serial, c->control, c->restore};
 
     for (size_t i = 0; i < ARRAY_SIZE(single); i++)
         free(single[i]);

@@ -34,7 +34,7 @@ struct device_config {
 /* One machine as asked for. All strings are owned unless const. */
 struct machine_config {
     char *name;    /* NULL: none */
-    char *engine;  /* NULL: the best that works */
+    char *engine;  /* NULL or "auto": the best that works */
     char *cpu;     /* NULL: the best named model that the host can honour */
     unsigned cpus; /* 1..32 */
     uint64_t memory;
@@ -52,6 +52,8 @@ struct machine_config {
     char *control; /* a path, "fd:N", or NULL: no control socket */
     int ready_fd;  /* -1: none */
     bool no_reboot;
+    char *restore; /* a saved machine that goes on instead of booting; NULL: none */
+    bool verify;   /* all of it is read before that */
 };
 
 enum options_result {
@@ -59,6 +61,7 @@ enum options_result {
     OPTIONS_HELP,        /* --help */
     OPTIONS_VERSION,     /* --version */
     OPTIONS_DEVICE_HELP, /* --device help, or CLASS,help: then config->device[0].cls is the class */
+    OPTIONS_PROBE,       /* --probe */
     OPTIONS_WRONG,       /* *err says why, in one line */
 };
 

@@ -46,6 +46,7 @@ struct qmp_command {
     const char *name; /* NULL ends a table */
     /* The reply's value, or NULL and *err (a GenericError). */
     json_t *(*run)(struct qmp_call *call, struct error **err);
+    const char *parameter; /* the one argument that it takes; NULL: none */
 };
 
 /* All commands, by subject: one file in qmp_commands/ and one table each. */
@@ -54,6 +55,7 @@ extern const struct qmp_command qmp_chardev_commands[];
 extern const struct qmp_command qmp_cpu_commands[];
 extern const struct qmp_command qmp_power_commands[];
 extern const struct qmp_command qmp_query_commands[];
+extern const struct qmp_command qmp_save_commands[];
 
 /* NULL-terminated. */
 extern const struct qmp_command *const qmp_command_tables[];

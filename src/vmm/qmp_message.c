@@ -13,7 +13,13 @@
 #define QEMU_MICRO 0
 
 const struct qmp_command *const qmp_command_tables[] = {
-    qmp_block_commands, qmp_chardev_commands, qmp_cpu_commands, qmp_power_commands, qmp_query_commands, NULL,
+    qmp_block_commands,
+    qmp_chardev_commands,
+    qmp_cpu_commands,
+    qmp_power_commands,
+    qmp_query_commands,
+    qmp_save_commands,
+    NULL,
 };
 
 const struct qmp_command *qmp_command_find(const char *name)
@@ -142,9 +148,13 @@ static json_t *execute(const struct control_ops *ops, void *opaque, const json_t
     const struct qmp_command *command = qmp_command_find(name);
     if (!command)
         return error_about("CommandNotFound", "The command ", name, " has not been found");
-    const char *key = json_object_iter_key(json_object_iter((json_t *)(uintptr_t)arguments));
-    if (key)
-        return error_about("GenericError", "Parameter '", key, "' is unexpected");
+    const char *key;
+    json_t *argument;
+    json_object_foreach((json_t *)(uintptr_t)arguments, key, argument)
+    {
+        if (!command->parameter || strcmp(key, command->parameter) != 0)
+            return error_about("GenericError", "Parameter '", key, "' is unexpected");
+    }
     json_t *value = command->run(&call, &err);
     if (value)
         return json_pack("{s:o}", "return", value);

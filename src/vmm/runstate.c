@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -19,6 +20,7 @@
 #include "device/platform/ich9_pm.h"
 #include "vmm/board.h"
 #include "vmm/qmp.h"
+#include "vmm/save.h"
 
 static void handle_pending(void *opaque);
 
@@ -71,6 +73,7 @@ static void freeze(struct board *b)
 
 static void thaw(struct board *b)
 {
+    save_disks_forget(b);
     if (b->quiesced)
         devices_resume(&b->m);
     b->quiesced = false;
@@ -191,9 +194,13 @@ static void handle_pending(void *opaque)
 static const char *control_status(void *opaque)
 {
     static const char *const names[] = {
-        [RUN_STARTING] = "prelaunch",      [RUN_RUNNING] = "running",
-        [RUN_PAUSED] = "paused",           [RUN_SHUTDOWN] = "shutdown",
-        [RUN_PANICKED] = "guest-panicked", [RUN_INTERNAL_ERROR] = "internal-error",
+        [RUN_STARTING] = "prelaunch",
+        [RUN_RUNNING] = "running",
+        [RUN_PAUSED] = "paused",
+        [RUN_SAVING] = "save-vm",
+        [RUN_SHUTDOWN] = "shutdown",
+        [RUN_PANICKED] = "guest-panicked",
+        [RUN_INTERNAL_ERROR] = "internal-error",
     };
     return names[((struct board *)opaque)->state];
 }
@@ -207,6 +214,7 @@ static void control_stop(void *opaque)
 {
     struct board *b = opaque;
 
+    b->go_on = false;
     if (b->state == RUN_RUNNING)
         halt_with(b, RUN_PAUSED);
 }
@@ -219,6 +227,7 @@ static bool control_cont(void *opaque, struct error **err)
         error_set(err, EBUSY, "Resetting the Virtual Machine is required");
         return false;
     }
+    b->go_on = true;
     if (b->state == RUN_PAUSED) {
         thaw(b);
         qmp_event(b->qmp, "RESUME", NULL);
@@ -230,8 +239,12 @@ static void post_reset(void *opaque)
 {
     struct board *b = opaque;
 
-    if (b->state != RUN_SHUTDOWN)
+    if (b->state == RUN_SAVING) {
+        b->reset_waits = true;
+        save_cancel(b->save);
+    } else if (b->state != RUN_SHUTDOWN) {
         reset(b, false, "host-qmp-system-reset");
+    }
 }
 
 static void control_reset(void *opaque)
@@ -297,6 +310,99 @@ static bool control_chardev_info(void *opaque, unsigned index, struct control_ch
     return index == 0;
 }
 
+/* Saving. What is done to the machine meanwhile waits, or makes the save give up. */
+
+static void save_taken(struct board *b)
+{
+    if (b->state != RUN_SAVING)
+        return;
+    b->state = RUN_PAUSED;
+    if (b->go_on) {
+        thaw(b);
+        qmp_event(b->qmp, "RESUME", NULL);
+    }
+    if (b->reset_waits)
+        reset(b, false, "host-qmp-system-reset");
+    b->reset_waits = false;
+}
+
+static void save_done(struct board *b, const struct error *failure)
+{
+    struct control_save *last = &b->last_save;
+
+    save_progress(b->save, last);
+    snprintf(last->error, sizeof(last->error), "%s", failure ? error_text(failure) : "");
+    last->status = !failure ? "completed" : failure->code == ECANCELED ? "cancelled" : "failed";
+    save_free(b->save);
+    b->save = NULL;
+    if (failure)
+        log_line(LOG_WARN, "the machine was not saved: %s", last->error);
+    qmp_event(b->qmp, "RUCHE_SAVE",
+              failure ? json_pack("{s:s, s:s, s:s}", "status", last->status, "path", last->path, "error",
+                                  last->error)
+                      : json_pack("{s:s, s:s}", "status", last->status, "path", last->path));
+}
+
+static bool control_save(void *opaque, const char *path, struct error **err)
+{
+    struct board *b = opaque;
+
+    if (b->save || (b->state != RUN_RUNNING && b->state != RUN_PAUSED))
+        return error_set(err, EBUSY, "cannot save the machine: %s",
+                         b->save ? "it is being saved" : "it has stopped"),
+               false;
+    struct save_job *job = save_prepare(b, path, err);
+    if (!job)
+        return false;
+    b->go_on = b->state == RUN_RUNNING;
+    if (b->go_on)
+        halt_with(b, RUN_SAVING);
+    b->state = RUN_SAVING;
+    if (__atomic_load_n(&b->pending, __ATOMIC_SEQ_CST)) {
+        error_set(err, EBUSY, "cannot save the machine: the guest is about to reset or end it");
+        save_free(job);
+        save_taken(b);
+        return false;
+    }
+    b->last_save = (struct control_save){.status = "active"};
+    snprintf(b->last_save.path, sizeof(b->last_save.path), "%s", path);
+    if (save_start(job, save_taken, save_done, err)) {
+        b->save = job;
+        return true;
+    }
+    b->last_save.status = "failed";
+    save_free(job);
+    save_taken(b);
+    return false;
+}
+
+static void control_save_cancel(void *opaque)
+{
+    struct board *b = opaque;
+
+    if (b->save)
+        save_cancel(b->save);
+}
+
+static void control_save_info(void *opaque, struct control_save *info)
+{
+    const struct board *b = opaque;
+
+    *info = b->last_save;
+    if (!info->status)
+        info->status = "none";
+    if (b->save)
+        save_progress(b->save, info);
+}
+
+/* The file that the machine began as has gone bad: what it computed with it is worth nothing. */
+static void saved_is_damaged(struct board *b, const struct error *why)
+{
+    log_line(LOG_ERROR, "%s; the machine stands still", error_text(why));
+    if (b->state != RUN_SHUTDOWN)
+        halt_with(b, RUN_INTERNAL_ERROR);
+}
+
 static const struct control_ops control_ops = {
     .status = control_status,
     .running = control_running,
@@ -309,6 +415,9 @@ static const struct control_ops control_ops = {
     .cpu_thread_id = control_cpu_thread_id,
     .block_info = control_block_info,
     .chardev_info = control_chardev_info,
+    .save = control_save,
+    .save_cancel = control_save_cancel,
+    .save_info = control_save_info,
 };
 
 static void take_signal(void *opaque, int fd, uint32_t events)
@@ -342,9 +451,16 @@ bool runstate_init(struct board *b, struct error **err)
 
 int board_run(struct board *b, void (*started)(void *opaque), void *opaque)
 {
+    struct error *err = NULL;
+
     machine_lock(&b->m);
     thaw(b);
+    if (b->saved && !b->config->verify)
+        b->saved_check = saved_check_start(b->saved, b, saved_is_damaged, &err);
     machine_unlock(&b->m);
+    if (err)
+        log_line(LOG_WARN, "%s", error_text(err));
+    error_free(err);
     if (started)
         started(opaque);
     loop_run(b->m.loop);

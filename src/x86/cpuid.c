@@ -195,6 +195,8 @@ static void settle_xsave(struct cpuid_model *m)
     }
     if (avx)
         leaf_set_indexed(m, 0xd, 2, XSAVE_AVX_SIZE, XSAVE_AVX_OFFSET, 0, 0);
+    else if (leaf_find(m, 0xd, 2))
+        leaf_set_indexed(m, 0xd, 2, 0, 0, 0, 0);
 }
 
 /* Number of APIC id bits that count to n processors. */
@@ -371,6 +373,102 @@ static bool build_level(struct cpuid_model *m, const struct host_cpu *host, unsi
     else
         add_intel(m);
     return true;
+}
+
+/* Registers whose bits are features, each by itself. */
+static const struct feature_reg {
+    uint32_t function, index;
+    unsigned reg;
+} feature_regs[] = {
+    {1, 0, ECX},          {1, 0, EDX},          {7, 0, EBX},          {7, 0, ECX},
+    {7, 0, EDX},          {7, 1, EAX},          {0xd, 1, EAX},        {0x80000001, 0, ECX},
+    {0x80000001, 0, EDX}, {0x80000007, 0, EDX}, {0x80000008, 0, EBX}, {0x80000021, 0, EAX},
+    {0x80000021, 0, ECX}, {0x40000001, 0, EAX},
+};
+
+/* The feature of a bit, with a name; NULL where the table has none. */
+static const struct x86_feature_rule *rule_of(const struct feature_reg *r, unsigned bit)
+{
+    uint32_t leaf = r->function >= 0x80000000 ? r->function : X86_SUBLEAF(r->function, r->index);
+    for (const struct x86_feature_rule *rule = x86_feature_rules; rule->name; rule++)
+        if (is_feature(rule->feature, leaf, r->reg, bit))
+            return rule;
+    return NULL;
+}
+
+static bool not_offered(const struct cpuid_model *m, const struct feature_reg *r, unsigned bit,
+                        struct error **err)
+{
+    static const char *const regs[] = {"EAX", "EBX", "ECX", "EDX"};
+    const struct x86_feature_rule *rule = rule_of(r, bit);
+    if (rule)
+        error_set(err, 0, "CPU model %s: the engine has no %s here", m->name, rule->name);
+    else
+        error_set(err, 0, "CPU model %s: the engine has no bit %u of CPUID %x.%s here", m->name, bit,
+                  r->function, regs[r->reg]);
+    return false;
+}
+
+static uint32_t *feature_bits(struct cpuid_model *m, const struct feature_reg *r)
+{
+    for (unsigned i = 0; i < m->count; i++)
+        if (m->leaf[i].function == r->function && (!m->leaf[i].indexed || m->leaf[i].index == r->index))
+            return leaf_reg(&m->leaf[i], r->reg);
+    return NULL;
+}
+
+static unsigned level_of(const struct cpuid_model *m)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(level_names); i++)
+        if (!strcmp(m->name, level_names[i]))
+            return 1u << i;
+    return 0;
+}
+
+bool cpuid_model_limit(struct cpuid_model *m, cpuid_offer_fn *offered, void *opaque, struct error **err)
+{
+    unsigned level = level_of(m) & ~LEVEL_HOST;
+    for (unsigned i = 0; i < ARRAY_SIZE(feature_regs); i++) {
+        const struct feature_reg *r = &feature_regs[i];
+        uint32_t *bits = feature_bits(m, r);
+        if (!bits)
+            continue;
+        uint32_t lacking = *bits & ~offered(opaque, r->function, r->index, r->reg);
+        for (unsigned bit = 0; bit < 32; bit++) {
+            const struct x86_feature_rule *rule = lacking & BIT(bit) ? rule_of(r, bit) : NULL;
+            if (rule && rule->native && (rule->required & level))
+                return not_offered(m, r, bit, err);
+        }
+        *bits &= ~lacking;
+    }
+    unsigned host_bits = offered(opaque, 0x80000008, 0, EAX) & 0xff;
+    uint32_t *widths = feature_bits(m, &(struct feature_reg){0x80000008, 0, EAX});
+    if (widths && host_bits < m->phys_bits) {
+        *widths = (*widths & ~0xffu) | host_bits;
+        m->phys_bits = host_bits;
+    }
+    settle_xsave(m);
+    return true;
+}
+
+bool cpuid_model_within(const struct cpuid_model *m, cpuid_offer_fn *offered, void *opaque,
+                        struct error **err)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(feature_regs); i++) {
+        const struct feature_reg *r = &feature_regs[i];
+        const struct cpuid_leaf *l = leaf_find(m, r->function, r->index);
+        if (!l)
+            continue;
+        uint32_t bits = r->reg == EAX ? l->eax : r->reg == EBX ? l->ebx : r->reg == ECX ? l->ecx : l->edx;
+        uint32_t lacking = bits & ~offered(opaque, r->function, r->index, r->reg);
+        if (lacking)
+            return not_offered(m, r, (unsigned)__builtin_ctz(lacking), err);
+    }
+    if (m->phys_bits <= (offered(opaque, 0x80000008, 0, EAX) & 0xff))
+        return true;
+    error_set(err, 0, "CPU model %s: this host addresses no more than %u bits, the model %u", m->name,
+              offered(opaque, 0x80000008, 0, EAX) & 0xff, m->phys_bits);
+    return false;
 }
 
 bool cpuid_model_build(struct cpuid_model *model, const char *name, unsigned cpu_count, struct error **err)

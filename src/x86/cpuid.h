@@ -58,8 +58,28 @@ struct x86_feature {
 #define X86_SUBLEAF(leaf_, index_) ((leaf_) | (uint32_t)(index_) << 16)
 bool cpuid_model_has(const struct cpuid_model *model, struct x86_feature feature);
 
+/* The bits of a CPUID register that an engine can honour on this host. */
+typedef uint32_t cpuid_offer_fn(void *opaque, uint32_t function, uint32_t index, unsigned reg);
+
+/*
+ * Takes out of a fresh model what `offered` lacks. False and *err when the lack breaks the model's promise:
+ * the user instructions of its level. The rest (paging and interrupt features, immunities to speculation
+ * flaws, the width of addresses) is what the host and its engine happen to have.
+ */
+bool cpuid_model_limit(struct cpuid_model *model, cpuid_offer_fn *offered, void *opaque, struct error **err);
+
+/* Whether all of the model is offered; *err names what is not. */
+bool cpuid_model_within(const struct cpuid_model *model, cpuid_offer_fn *offered, void *opaque,
+                        struct error **err);
+
 /* The host's TSC frequency in Hz: CPUID 0x15/0x16, the kernel's figure where readable, else measured once (10
  * ms). */
 uint64_t host_tsc_hz(void);
+/*
+ * Before the first call of host_tsc_hz: the counter is thought to run at `hz`. When a short look (2 ms) finds
+ * no more than HOST_TSC_TOLERANCE between them, that is the answer.
+ */
+void host_tsc_expect(uint64_t hz);
+#define HOST_TSC_TOLERANCE(hz) ((hz) / 4000)
 
 #endif

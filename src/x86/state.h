@@ -181,6 +181,9 @@ struct x86_state {
     uint8_t exception_vector;
     bool exception_has_error;
     uint32_t exception_error;
+    /* An interrupt of the PIC that was acknowledged and is the next thing to be delivered. */
+    bool interrupt_pending;
+    uint8_t interrupt_vector;
 };
 
 #endif

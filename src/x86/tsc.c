@@ -70,7 +70,7 @@ static uint64_t announced(void)
     return 0;
 }
 
-static uint64_t tsc_hz;
+static uint64_t tsc_hz, expected_hz;
 
 /*
  * A hypervisor below may scale the counter without saying so; hence what is announced counts only when a
@@ -78,9 +78,10 @@ static uint64_t tsc_hz;
  */
 static void find_tsc_hz(void)
 {
-    uint64_t said = announced();
+    uint64_t said = expected_hz ? expected_hz : announced();
+    uint64_t tolerance = expected_hz ? HOST_TSC_TOLERANCE(said) : said / 1000;
     uint64_t seen = measure(said ? 2000000 : 10000000);
-    if (said && seen && (seen > said ? seen - said : said - seen) < said / 1000)
+    if (said && seen && (seen > said ? seen - said : said - seen) < tolerance)
         tsc_hz = said;
     else if (said && seen)
         tsc_hz = measure(10000000);
@@ -89,6 +90,11 @@ static void find_tsc_hz(void)
     if (!tsc_hz)
         tsc_hz = NS_PER_SECOND; /* a clock that stands still: nothing better is known */
     tsc_hz = (tsc_hz + 500) / 1000 * 1000;
+}
+
+void host_tsc_expect(uint64_t hz)
+{
+    expected_hz = hz;
 }
 
 uint64_t host_tsc_hz(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The I/O layer under both implementations, raw images, hosts that refuse io_uring or run full at any moment,
- * images that others left dirty or damaged.
+ * The I/O layer under both implementations, raw images, hosts that refuse io_uring, images that others left
+ * dirty or damaged.
  */
 #include "support.h"
 
@@ -236,134 +236,6 @@ static void uring_refused(void **state)
     must_run("qemu-img check fallback");
 }
 
-/* --- The host fails at the n-th call. --- */
-
-static int calls_left, fault;
-static struct sys_table real_sys;
-static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* From the chosen call on, everything that needs space fails, until it is switched off. */
-static bool out_of_luck(void)
-{
-    pthread_mutex_lock(&fault_lock);
-    bool fail = fault && calls_left-- <= 0;
-    pthread_mutex_unlock(&fault_lock);
-    errno = fault;
-    return fail;
-}
-
-static ssize_t faulty_pwritev(int fd, const struct iovec *iov, int n, off_t off)
-{
-    return out_of_luck() ? -1 : real_sys.pwritev(fd, iov, n, off);
-}
-
-static int faulty_ftruncate(int fd, off_t len)
-{
-    return out_of_luck() ? -1 : real_sys.ftruncate(fd, len);
-}
-
-static int faulty_fallocate(int fd, int mode, off_t off, off_t len)
-{
-    return out_of_luck() ? -1 : real_sys.fallocate(fd, mode, off, len);
-}
-
-static int faulty_fdatasync(int fd)
-{
-    return out_of_luck() ? -1 : real_sys.fdatasync(fd);
-}
-
-enum { FAULT_DISK = 2 << 20, FAULT_STEPS = 30 };
-
-/*
- * A fixed series of requests; what succeeded is in the model, what failed leaves its range unknown (`certain`
- * false). Returns how many failed.
- */
-static unsigned run_series(struct block *b, struct random *random, uint8_t *model, bool *certain)
-{
-    static uint8_t buf[128 << 10];
-    unsigned failed = 0;
-    for (int i = 0; i < FAULT_STEPS; i++) {
-        uint64_t n = (random_below(random, sizeof(buf) / 512) + 1) * 512;
-        uint64_t at = random_below(random, (FAULT_DISK - n) / 512 + 1) * 512;
-        enum block_op op = i % 5 == 4 ? BLOCK_WRITE_ZEROES : BLOCK_WRITE;
-        random_fill(random, buf, n);
-        if (op == BLOCK_WRITE_ZEROES)
-            memset(buf, 0, n);
-        int r = do_io(b, op, at, op == BLOCK_WRITE ? buf : NULL, n, true);
-        memcpy(model + at, buf, n);
-        for (uint64_t s = at / 512; s < (at + n) / 512; s++)
-            certain[s] = r == 0;
-        failed += r != 0;
-    }
-    return failed;
-}
-
-static void check_series(struct block *b, const uint8_t *model, const bool *certain)
-{
-    uint8_t *got = malloc(FAULT_DISK);
-    assert_int_equal(do_io(b, BLOCK_READ, 0, got, FAULT_DISK, false), 0);
-    for (unsigned s = 0; s < FAULT_DISK / 512; s++)
-        if (certain[s])
-            assert_memory_equal(got + s * 512, model + s * 512, 512);
-    free(got);
-}
-
-/* True when the fault came within the series. */
-static bool fail_at(const char *create, int call, int error, uint64_t seed)
-{
-    struct random random = {.state = seed};
-    uint8_t *model = calloc(1, FAULT_DISK);
-    bool *certain = malloc(FAULT_DISK / 512);
-    memset(certain, 1, FAULT_DISK / 512);
-    must_run("rm -f faulty && qemu-img create -f qcow2 %s", create);
-    struct block *b = must_open("faulty", NULL, 0);
-    real_sys = sys;
-    sys.pwritev = faulty_pwritev;
-    sys.ftruncate = faulty_ftruncate;
-    sys.fallocate = faulty_fallocate;
-    sys.fdatasync = faulty_fdatasync;
-    calls_left = call;
-    fault = error;
-    unsigned failed = run_series(b, &random, model, certain);
-    /* There is space again. */
-    fault = 0;
-    check_series(b, model, certain);
-    assert_int_equal(run_series(b, &random, model, certain), 0);
-    check_series(b, model, certain);
-    sys = real_sys;
-    block_close(b);
-    /* Clusters may be lost (3), but nothing is wrong, and nothing that was acknowledged is gone. */
-    int status = run("qemu-img check faulty");
-    assert_true(status == 0 || status == 3);
-    b = must_open("faulty", NULL, 0);
-    check_series(b, model, certain);
-    block_close(b);
-    free(model);
-    free(certain);
-    return failed > 0;
-}
-
-static void host_fails(void **state)
-{
-    (void)state;
-    static const char *const images[] = {
-        "faulty 2M",
-        "-o cluster_size=512 faulty 2M",
-        "-o cluster_size=4096,compat=0.10 faulty 2M",
-        "-b zero -F raw faulty",
-    };
-    struct random random;
-    random_init(&random, "host_fails");
-    aio_select(AIO_BACKEND_THREADS);
-    must_run("truncate -s 2M zero");
-    unsigned hits = 0;
-    for (int i = 0; i < 60; i++)
-        hits += fail_at(images[i % ARRAY_SIZE(images)], i / 4 * (i % 4 == 1 ? 25 : 7), i % 3 ? ENOSPC : EIO,
-                        random_below(&random, UINT32_MAX) + 1);
-    assert_true(hits > 20);
-    aio_select(AIO_BACKEND_AUTO);
-}
-
 /* --- Images that others left behind. --- */
 
 static void dirty_image(void **state)
@@ -479,12 +351,13 @@ static void bad_compressed(void **state)
     }
 }
 
+static int (*real_fdatasync)(int fd);
 static unsigned syncs;
 
 static int counting_fdatasync(int fd)
 {
     syncs++;
-    return real_sys.fdatasync(fd);
+    return real_fdatasync(fd);
 }
 
 /* An overlay that nobody can open again is not worth waiting for the disk; any other is. */
@@ -498,14 +371,14 @@ static void thrown_away(void **state)
         struct block *b = must_open("overlay", NULL, 0);
         if (deleted)
             must_run("rm overlay");
-        real_sys = sys;
+        real_fdatasync = sys.fdatasync;
         sys.fdatasync = counting_fdatasync;
         syncs = 0;
         assert_int_equal(do_io(b, BLOCK_WRITE, 0, buf, sizeof(buf), false), 0);
         assert_int_equal(do_io(b, BLOCK_FLUSH, 0, NULL, 0, false), 0);
         check_bytes(b, 512, 512, 0);
         block_close(b);
-        sys = real_sys;
+        sys.fdatasync = real_fdatasync;
         /* The dirty bit on, the flush, the dirty bit off. */
         assert_int_equal(syncs, deleted ? 0 : 3);
     }
@@ -563,13 +436,13 @@ int main(void)
 {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(many_iovecs),      cmocka_unit_test(odd_size),
-        cmocka_unit_test(out_of_range),     cmocka_unit_test(raw_zeroes),
-        cmocka_unit_test(no_forged_format), cmocka_unit_test(uring_refused),
-        cmocka_unit_test(host_fails),       cmocka_unit_test(dirty_image),
-        cmocka_unit_test(uncounted_image),  cmocka_unit_test(damage_while_open),
-        cmocka_unit_test(autoclear),        cmocka_unit_test(bad_compressed),
-        cmocka_unit_test(thrown_away),      cmocka_unit_test(on_loop),
+        cmocka_unit_test(many_iovecs),       cmocka_unit_test(odd_size),
+        cmocka_unit_test(out_of_range),      cmocka_unit_test(raw_zeroes),
+        cmocka_unit_test(no_forged_format),  cmocka_unit_test(uring_refused),
+        cmocka_unit_test(dirty_image),       cmocka_unit_test(uncounted_image),
+        cmocka_unit_test(damage_while_open), cmocka_unit_test(autoclear),
+        cmocka_unit_test(bad_compressed),    cmocka_unit_test(thrown_away),
+        cmocka_unit_test(on_loop),
     };
     return cmocka_run_group_tests(tests, scratch_enter, scratch_leave);
 }

@@ -113,7 +113,7 @@ class Pipes(Case):
 
     def test_help(self):
         out, _ = self.ruche("help")
-        for verb in ("run", "image", "version", "help"):
+        for verb in ("run", "image", "doctor", "version", "help"):
             self.assertIn(f"  {verb} ", out)
             text, _ = self.ruche(verb, "--help")
             self.assertTrue(text.startswith(f"usage: ruche {verb}"), text)

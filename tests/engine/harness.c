@@ -2,6 +2,7 @@
 /* The bare test machine: see harness.h. */
 #include "harness.h"
 
+#include <cpuid.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,6 +125,10 @@ static uint64_t mmio_read(void *opaque, uint64_t gpa, unsigned size)
     if (!scratch_mmio(gpa, size))
         return value;
     pthread_mutex_lock(&h->lock);
+    if (gpa - HARNESS_MMIO >= HARNESS_MMIO_LIMITS && gpa - HARNESS_MMIO < HARNESS_MMIO_COUNT) {
+        pthread_mutex_unlock(&h->lock);
+        return h->limits;
+    }
     if (gpa - HARNESS_MMIO >= HARNESS_MMIO_COUNT) {
         value = gpa - HARNESS_MMIO < HARNESS_MMIO_LAST ? h->access_count : last_access(h);
         pthread_mutex_unlock(&h->lock);
@@ -170,7 +175,18 @@ static int pic_acknowledge(void *opaque)
 static uint64_t now(void *opaque)
 {
     const struct harness *h = opaque;
-    return monotonic_ns() - h->start_ns;
+    return h->stopped_ns ? h->stopped_ns : monotonic_ns() - h->start_ns;
+}
+
+void harness_run_time(struct harness *h, bool running)
+{
+    if (running && h->stopped_ns) {
+        h->start_ns = monotonic_ns() - h->stopped_ns;
+        h->stopped_ns = 0;
+    } else if (!running) {
+        h->stopped_ns = now(h);
+    }
+    h->ops->run_time(h->engine, running);
 }
 
 /* --- running --- */
@@ -288,6 +304,14 @@ static const struct engine_ops *find_engine(const char *name)
     return NULL;
 }
 
+/* QEMU's translator says so in the processor's name. */
+static bool on_translator(void)
+{
+    uint32_t name[4];
+    __cpuid(0x80000002, name[0], name[1], name[2], name[3]);
+    return !memcmp(name, "QEMU TCG", 8);
+}
+
 static bool open_engine(struct harness *h, const struct harness_options *o)
 {
     struct error *err = NULL;
@@ -297,8 +321,11 @@ static bool open_engine(struct harness *h, const struct harness_options *o)
         fprintf(stderr, "harness: no engine %s\n", o->engine ? o->engine : "works here");
         return false;
     }
+    h->limits =
+        (!strcmp(h->ops->name, "kvm") ? LIMIT_EMULATOR : 0) | (on_translator() ? LIMIT_TRANSLATOR : 0);
     h->memory = guest_memory_new(o->memory ? o->memory : 64 * MIB, &err);
-    if (h->memory && cpuid_model_build(&h->cpu, o->cpu ? o->cpu : "host", h->cpu_count, &err)) {
+    if (h->memory && cpuid_model_build(&h->cpu, o->cpu ? o->cpu : "host", h->cpu_count, &err) &&
+        (!h->ops->cpu_fit || h->ops->cpu_fit(&h->cpu, &err))) {
         h->host =
             (struct engine_host){h, port_read, port_write, mmio_read, mmio_write, eoi, pic_acknowledge, now};
         h->config = (struct engine_config){h->memory, &h->host, h->cpu_count, &h->cpu};

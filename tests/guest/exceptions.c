@@ -244,6 +244,17 @@ static const struct exception {
     CASE("no #AC: CPL 0", unaligned_read, SYSTEM | AC_FLAG | TRAP, VECTOR_DONE, 0, am),
 };
 
+/* A processor that lets this pass makes a state that no processor may be entered with. */
+static bool ends_guest(const struct exception *e)
+{
+    bool invalid =
+        e->code == wrmsr_base || e->code == cr0_no_pe || e->code == cr0_nw || e->code == cr3_reserved;
+    if (!invalid || !(harness_limits() & LIMIT_TRANSLATOR))
+        return false;
+    skip(e->name, "QEMU's translator lets it pass");
+    return true;
+}
+
 static void run_case(const struct exception *e)
 {
     struct context c = e->flags & USER     ? user_context(e->code)
@@ -326,7 +337,7 @@ void guest_main(void)
     guest_idt[0x90].type &= 0x7f;
     guest_idt[0x91] = (struct gate){0};
     for (unsigned i = 0; i < ARRAY_SIZE(exceptions); i++)
-        if (!(exceptions[i].flags & STRICT) || in_harness())
+        if ((!(exceptions[i].flags & STRICT) || in_harness()) && !ends_guest(&exceptions[i]))
             run_case(&exceptions[i]);
     double_faults();
 }

@@ -168,6 +168,12 @@ enum {
 
 /* Whether this is Ruche's harness, with its scratch ports and registers. */
 bool in_harness(void);
+/* What cannot be tested here: see enum harness_limit. 0 outside of the harness. */
+#define LIMIT_EMULATOR   1u
+#define LIMIT_TRANSLATOR 2u
+unsigned harness_limits(void);
+/* Says that a test is left out, and why. */
+void skip(const char *name, const char *why);
 
 static inline void outb(uint16_t port, uint8_t v)
 {

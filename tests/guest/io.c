@@ -277,6 +277,13 @@ static void memory_others(void)
     expect_equal(a & 0xff, 1, "CMPSQ");
     expect_access(2, ACCESS(8, 0, 0, 0x108), "CMPSQ");
     verdict("registers in memory: stack and strings");
+}
+
+static void memory_vectors(void)
+{
+    void *to = AT(0x108);
+    uint64_t a;
+    start();
     __asm__ volatile("movq %1, %%xmm0; movq %%xmm0, (%0); movd (%0), %%xmm1; movd %%xmm1, %%eax"
                      :
                      : "r"(AT(0x30)), "r"(UINT64_C(0x1020304050607080))
@@ -320,5 +327,9 @@ void guest_main(void)
     memory_widths();
     memory_modify();
     memory_others();
+    if (harness_limits() & LIMIT_EMULATOR)
+        skip("registers in memory: SSE", "KVM's emulator has no MOVQ and MOVD");
+    else
+        memory_vectors();
     memory_crossing();
 }

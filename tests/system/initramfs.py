@@ -37,9 +37,13 @@ class Archive:
         for part in (header + name_bytes, data):
             self.parts.append(part + b"\0" * (-len(part) % 4))
 
-    def bytes(self):
+    def finished(self):
+        """The parts of the whole, in order."""
         self.add("TRAILER!!!", 0)
-        return b"".join(self.parts)
+        return self.parts
+
+    def bytes(self):
+        return b"".join(self.finished())
 
 
 def busybox():

@@ -137,6 +137,10 @@ static void fake_reset(struct vcpu *cpu)
     resets += cpu->index == 0;
 }
 
+static void fake_run_time(struct engine *e, bool running)
+{
+}
+
 static void fake_set_intr(struct engine *e, bool level)
 {
 }
@@ -169,6 +173,7 @@ static const struct engine_ops fake_engine = {
     .run = fake_run,
     .kick = fake_kick,
     .reset = fake_reset,
+    .run_time = fake_run_time,
     .set_intr = fake_set_intr,
     .nmi = fake_nmi,
     .msi = fake_msi,

@@ -198,7 +198,7 @@ uint8_t *bt_host_ptr(struct bt_cpu *cpu, uint64_t lin, unsigned access)
         code_written(cpu, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE);
     }
     if (!(access & (BT_IMPLICIT | BT_USER)) && bt_ram_ptr(cpu, gpa, true))
-        bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags);
+        bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags, write);
     return host;
 }
 

@@ -322,8 +322,12 @@ static void log_slot(struct bt_cpu *cpu, unsigned slot)
     cpu->tlb_log[mode].count += cpu->tlb_log[mode].count <= BT_TLB_SIZE;
 }
 
-/* Puts a translation into the table of the current access mode. `host` is the page's address. */
-void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags)
+static bool dirty_logging(const struct bt_engine *engine)
+{
+    return atomic_load_explicit(&engine->dirty, memory_order_relaxed);
+}
+
+void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write)
 {
     struct bt_tlb_entry *entry = bt_tlb_slot(cpu->tlb, lin);
     uint64_t page = round_down(lin, GUEST_PAGE_SIZE);
@@ -340,12 +344,17 @@ void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
         log_slot(cpu, (unsigned)(entry - cpu->tlb));
     if (!(flags & BT_TLBE_WRITABLE))
         return;
-    bt_mark_dirty(cpu->engine, gpa);
     __atomic_store_n(&entry->write_tag, page, __ATOMIC_RELAXED);
-    /* Pairs with the fence in bt_cache_protect: either it finds this entry or we find its code bits. */
+    /*
+     * Pairs with the fence in bt_cache_protect: either it finds this entry or we find its code bits. The same
+     * for a dirty log that is being started, which must see the first write to a page that was only read.
+     */
     atomic_thread_fence(memory_order_seq_cst);
-    if (bt_page_has_code(cpu->engine, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE))
+    if ((!write && dirty_logging(cpu->engine)) ||
+        bt_page_has_code(cpu->engine, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE))
         __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
+    if (write)
+        bt_mark_dirty(cpu->engine, gpa);
 }
 
 void bt_leave_at(struct bt_cpu *cpu, unsigned off, enum bt_exit reason)
@@ -415,8 +424,6 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
     }
     if (!bt_ram_ptr(cpu, gpa, true))
         flags &= ~BT_TLBE_WRITABLE;
-    bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags);
-    if (write)
-        bt_mark_dirty(cpu->engine, gpa);
+    bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags, write);
     return (uint64_t)(uintptr_t)host;
 }

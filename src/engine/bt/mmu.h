@@ -10,8 +10,11 @@
 uint8_t *bt_ram_ptr(const struct bt_cpu *cpu, uint64_t gpa, bool write);
 /* Dirty log: the page at gpa. */
 void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa);
-/* Puts a translation into the table of the current access mode. `host` is the page's address. */
-void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags);
+/*
+ * Puts a translation into the table of the current access mode. `host` is the page's address; `write`: the
+ * access at hand writes. A page that is only read is not yet writable while dirty pages are logged.
+ */
+void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write);
 /* Whether a data breakpoint (DR0-3 by DR7) lies in the page. */
 bool bt_page_watched(const struct bt_cpu *cpu, uint64_t lin);
 /* A callout leaves translated code at the instruction at page offset `off`. */

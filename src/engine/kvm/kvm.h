@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Engine `kvm`: the state of a machine and its processors, and what its files offer each other. Local APICs
+ * are in the kernel; PIC, IOAPIC and PIT are the machine's own devices, as under every engine.
+ *
+ * Failures of what cannot return one (an interrupt, a saved state) are noted in the engine; every processor
+ * then leaves `run` with the reason.
+ */
+#ifndef ENGINE_KVM_KVM_H
+#define ENGINE_KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/engine.h"
+
+struct error;
+
+#define KVM_CPU_MAX     32
+#define KVM_VECTORS     256
+#define KVM_CPUID_MAX   256
+#define KVM_STATE_MSRS  64 /* room for all that make up a state */
+#define KVM_DEVICE_PATH "/dev/kvm"
+
+/* A local APIC's timer while machine time stands still. */
+struct kvm_timer {
+    uint32_t left;     /* ticks (after division) to the end of the count, 0: not counting */
+    uint32_t initial;  /* as the register has it */
+    uint64_t deadline; /* IA32_TSC_DEADLINE */
+};
+
+struct kvm_cpu {
+    struct kvm_machine *machine;
+    unsigned index;
+    int fd;
+    struct kvm_run *run; /* shared with the kernel */
+    atomic_int tid;      /* of the thread in `run`, 0: none */
+    atomic_bool stop;    /* `kick` */
+    atomic_bool nmi;
+    bool completing; /* the kernel has yet to finish the instruction of the last exit */
+
+    /* Time: see time.c. */
+    uint64_t frozen_tsc;           /* guest TSC while time stands still */
+    struct kvm_timer frozen_timer; /* the same for the APIC's timer */
+    bool counting;                 /* when `run` was left the APIC's timer was counting */
+
+    bool msr_known[KVM_STATE_MSRS]; /* msr.c: what this kernel has, by position in its table */
+};
+
+struct kvm_machine {
+    struct engine_config config;
+    int device_fd, fd;
+    size_t run_size; /* of struct kvm_run's mapping */
+    struct kvm_cpu *cpu[KVM_CPU_MAX];
+
+    atomic_bool intr;      /* the PIC's output */
+    atomic_bool intr_rose; /* it went up; vCPU 0 has yet to look whether LINT0 is a fixed interrupt */
+
+    bool time_runs, tsc_offsets; /* the kernel lets TSC offsets be set */
+
+    /* Guards what follows, and local APICs against messages while their state is read, changed and written.
+     */
+    pthread_mutex_t lock;
+    bool level_route[KVM_VECTORS]; /* vectors whose EOI the kernel reports */
+
+    bool manual_protect; /* dirty.c */
+    _Atomic(uint64_t *) dirty;
+    uint64_t *dirty_bits;
+
+    pthread_mutex_t failure_lock; /* a leaf lock */
+    atomic_bool failed;
+    char why[256]; /* written once, before `failed` */
+};
+
+/* ---- ioctl.c ---- */
+
+/* The result of an ioctl, -1 and errno; interrupted ones are repeated, but not KVM_RUN. */
+int kvm_ioctl(int fd, unsigned long request, uintptr_t arg);
+/* As a fallible function; the message has the name of the request. */
+bool kvm_try(int fd, unsigned long request, const char *name, uintptr_t arg, struct error **err);
+#define KVM_TRY(fd, request, arg, err) kvm_try((fd), (request), #request, (uintptr_t)(arg), (err))
+/* Takes the error; the first one is what the processors report. Any thread. */
+void kvm_fail(struct kvm_machine *m, struct error *err);
+
+/* ---- probe.c ---- */
+
+/* /dev/kvm, found usable; -1 and *err otherwise. */
+int kvm_open_device(struct error **err);
+
+/* ---- cpuid.c ---- */
+
+bool kvm_cpu_fit(struct cpuid_model *model, struct error **err);
+/* Fails when the model has a feature that the kernel does not offer. */
+bool kvm_cpuid_check(int device_fd, const struct cpuid_model *model, struct error **err);
+bool kvm_cpuid_set(struct kvm_cpu *cpu, struct error **err);
+
+/* ---- memory.c ---- */
+
+/* The memory slots, number i for region i. */
+bool kvm_memory_set(struct kvm_machine *m, struct error **err);
+void kvm_memory_free(struct kvm_machine *m);
+bool kvm_dirty_start(struct engine *e, struct error **err);
+void kvm_dirty_stop(struct engine *e);
+void kvm_dirty_fetch(struct engine *e, unsigned region, uint64_t *bitmap, size_t words);
+
+/* ---- irq.c ---- */
+
+bool kvm_irq_init(struct kvm_machine *m, struct error **err);
+/* Ends KVM_RUN of a processor soon. Any thread, async-signal-safe. */
+void kvm_wake(struct kvm_cpu *cpu);
+void kvm_set_intr(struct engine *e, bool level);
+void kvm_nmi(struct vcpu *v);
+void kvm_msi(struct engine *e, uint64_t addr, uint32_t data);
+/* Before KVM_RUN: NMI and the PIC's interrupt. The processor's thread. */
+bool kvm_inject(struct kvm_cpu *cpu, struct error **err);
+/* Has the kernel report the EOI of a vector. machine->lock held. */
+bool kvm_route_level(struct kvm_machine *m, uint8_t vector, struct error **err);
+/* A message to the local APIC of one processor, whatever it is: delivery mode as in an MSI's data. */
+bool kvm_signal(struct kvm_machine *m, unsigned index, uint32_t data, struct error **err);
+
+/* ---- lapic.c ---- */
+
+bool kvm_lapic_get(struct kvm_cpu *cpu, struct x86_lapic *out, struct error **err);
+bool kvm_lapic_set(struct kvm_cpu *cpu, const struct x86_lapic *in, uint64_t clock_ns, struct error **err);
+/* Takes the timer out of the kernel's hands, and gives it back. machine->lock held. */
+bool kvm_lapic_freeze(struct kvm_cpu *cpu, struct error **err);
+bool kvm_lapic_thaw(struct kvm_cpu *cpu, struct error **err);
+/* When `run` is left: notes whether the timer counts. */
+bool kvm_lapic_note_timer(struct kvm_cpu *cpu, struct error **err);
+
+/* ---- msr.c ---- */
+
+void kvm_msr_probe(struct kvm_cpu *cpu);
+bool kvm_msr_get(struct kvm_cpu *cpu, struct x86_state *out, struct error **err);
+bool kvm_msr_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error **err);
+bool kvm_msr_read(struct kvm_cpu *cpu, uint32_t msr, uint64_t *value, struct error **err);
+bool kvm_msr_write(struct kvm_cpu *cpu, uint32_t msr, uint64_t value, struct error **err);
+
+/* ---- time.c ---- */
+
+bool kvm_time_init(struct kvm_machine *m, struct error **err);
+bool kvm_cpu_time_init(struct kvm_cpu *cpu, struct error **err);
+void kvm_run_time(struct engine *e, bool running);
+bool kvm_tsc_get(struct kvm_cpu *cpu, uint64_t *tsc, struct error **err);
+bool kvm_tsc_set(struct kvm_cpu *cpu, uint64_t tsc, struct error **err);
+uint64_t kvm_machine_ns(const struct kvm_machine *m);
+
+/* ---- state.c ---- */
+
+bool kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error **err);
+bool kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error **err);
+
+/* ---- run.c ---- */
+
+void kvm_run_loop(struct vcpu *v, struct vm_exit *exit);
+void kvm_kick(struct vcpu *v);
+
+static inline struct kvm_machine *kvm_machine_of(struct engine *e)
+{
+    return (struct kvm_machine *)(void *)e;
+}
+
+static inline struct kvm_cpu *kvm_cpu_of(struct vcpu *v)
+{
+    return (struct kvm_cpu *)(void *)v;
+}
+
+#endif

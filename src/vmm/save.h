@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Saving a machine that stands still, and waking it up in another process. docs/saved-machine.md describes
+ * the file.
+ *
+ * A save runs in two halves: what changes when the machine goes on (states, memory) is taken while it is
+ * frozen; then it may go on, while the file is made durable and takes its name.
+ */
+#ifndef VMM_SAVE_H
+#define VMM_SAVE_H
+
+#include <stdbool.h>
+
+#include "vmm/control.h"
+#include "vmm/options.h"
+#include "vmm/save_config.h"
+#include "vmm/save_file.h"
+#include "vmm/save_memory.h"
+
+struct board;
+struct error;
+struct save_job;
+
+/* Saving; main loop with the machine lock held. */
+
+/*
+ * Looks whether this machine can be saved to `path`, and opens the file; the machine may run. NULL and *err
+ * when it cannot.
+ */
+struct save_job *save_prepare(struct board *b, const char *path, struct error **err);
+/*
+ * The machine is frozen: takes all states and begins to write on a thread of its own. `taken` is called on
+ * the main loop once nothing more is needed of the machine, then `done`, with an error when it failed;
+ * `taken` comes in any case. False and *err when it could not begin; then neither is called.
+ */
+bool save_start(struct save_job *job, void (*taken)(struct board *b),
+                void (*done)(struct board *b, const struct error *failure), struct error **err);
+/* Makes it end soon, as cancelled. */
+void save_cancel(struct save_job *job);
+void save_progress(const struct save_job *job, struct control_save *out);
+/* Cancels, waits, releases; nothing is called any more. NULL is fine. */
+void save_free(struct save_job *job);
+
+/* save_disks.c: the disks of a saved machine must be as they were. */
+
+/* Refuses disks that a later process would not find. */
+bool save_disks_check(struct board *b, struct error **err);
+/* Writes back what the disks hold and marks them: frozen, lock held. Fills in id->disk. */
+bool save_disks_settle(struct board *b, struct saved_identity *id, struct error **err);
+/* The machine goes on: the marks mean nothing any more. */
+void save_disks_forget(struct board *b);
+/* After the images were closed, which may write to them without changing what the guest sees. */
+void save_disks_keep_marks(struct board *b);
+
+/* Restoring. */
+
+/* A saved machine, open: everything in it but the pages of memory is checked. */
+struct saved_machine {
+    struct save_file file;
+    struct saved_identity id;
+    struct save_page_table table;
+    uint8_t *state;
+    size_t state_len;
+};
+
+/*
+ * Opens it, checks it against this host, and completes *config (see saved_read_description). NULL and *err,
+ * one line, when anything does not fit; nothing but the file has been opened then. *config must outlive it.
+ */
+struct saved_machine *saved_open(const char *path, struct machine_config *config, struct error **err);
+void saved_free(struct saved_machine *s);
+
+/* Guest memory as it was saved; read from the file when it is touched. */
+struct guest_memory *saved_memory(const struct saved_machine *s, uint64_t size, struct error **err);
+/* Puts a machine that was made from the configuration, is frozen and has not run, into the saved state. Lock
+ * held. */
+bool saved_restore(const struct saved_machine *s, struct board *b, struct error **err);
+
+/*
+ * Checks the memory's checksums while the machine runs, on a thread with what the host has to spare;
+ * `damaged` is called on the main loop when one is wrong. NULL and *err when there can be no thread.
+ */
+struct saved_check;
+struct saved_check *saved_check_start(const struct saved_machine *s, struct board *b,
+                                      void (*damaged)(struct board *b, const struct error *why),
+                                      struct error **err);
+void saved_check_free(struct saved_check *c);
+
+#endif
