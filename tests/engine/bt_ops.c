@@ -133,6 +133,7 @@ int bt_ops_setup(void **state)
     if (!engine)
         fail_msg("%s", error_text(err));
     cpu = (struct bt_cpu *)(void *)ops->vcpu_new(engine, 0, &err);
+    ops->run_time(engine, true);
     assert_non_null(cpu);
     map_pages();
     long_mode();

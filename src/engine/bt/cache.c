@@ -55,8 +55,9 @@ struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struc
     for (unsigned i = 0; i < mem->region_count; i++)
         c->page_count += mem->region[i].size >> GUEST_PAGE_SHIFT;
     c->pages = calloc(c->page_count, sizeof(c->pages[0]));
-    if (!c->pages || !map_memory(c, err)) {
-        if (!c->pages)
+    c->writable = calloc((c->page_count + 63) / 64, sizeof(c->writable[0]));
+    if (!c->pages || !c->writable || !map_memory(c, err)) {
+        if (!c->pages || !c->writable)
             error_set_errno(err, ENOMEM, "cannot make the index of %zu guest pages", c->page_count);
         bt_cache_free(c);
         return NULL;
@@ -99,6 +100,7 @@ void bt_cache_free(struct bt_cache *c)
     for (size_t i = 0; c->pages && i < c->page_count; i++)
         free(c->pages[i]);
     free(c->pages);
+    free(c->writable);
     if (c->write != MAP_FAILED)
         munmap(c->write, c->size);
     if (c->exec != MAP_FAILED)
@@ -322,20 +324,46 @@ static uint64_t granules(uint64_t gpa, unsigned len)
     return (UINT64_MAX << first) & (UINT64_MAX >> (63 - last));
 }
 
-void bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
+void bt_page_writable(struct bt_engine *engine, uint64_t gpa)
 {
-    struct bt_page *page = page_get(engine->cache, engine->config.memory, gpa);
-    uint64_t before = atomic_fetch_or(&page->code, granules(gpa, len));
-    if (before)
+    long index = bt_page_index(engine->config.memory, gpa);
+    if (index < 0)
         return;
-    /* First code in the page. Pairs with the fence in mmu.c: either the filler sees the bit or we see its
-     * entry. */
+    uint64_t *word = &engine->cache->writable[index / 64], bit = BIT(index % 64);
+    if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
+        __atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+}
+
+/* Takes the page from all soft TLBs. Whether another vCPU may be about to write it all the same. */
+static bool deny_page(struct bt_engine *engine, uint64_t gpa)
+{
+    long index = bt_page_index(engine->config.memory, gpa);
+    uint64_t *word = &engine->cache->writable[index / 64], bit = BIT(index % 64);
+    /* Pairs with the fence in mmu.c: either the filler sees the page's code bits or we see its entry. */
     atomic_thread_fence(memory_order_seq_cst);
+    if (!(__atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST) & bit))
+        return false;
     const struct guest_region *r = guest_region_find(engine->config.memory, gpa);
     uint64_t host = (uint64_t)(uintptr_t)(r->host + (round_down(gpa, GUEST_PAGE_SIZE) - r->gpa));
+    bool denied = false;
     for (unsigned i = 0; i < engine->config.cpu_count; i++)
-        if (engine->cpu[i])
-            bt_tlb_deny_writes(engine->cpu[i], host);
+        denied |= engine->cpu[i] && bt_tlb_deny_writes(engine->cpu[i], host, false);
+    return denied && engine->config.cpu_count > 1;
+}
+
+bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
+{
+    struct bt_page *page = page_get(engine->cache, engine->config.memory, gpa);
+    if (!atomic_fetch_or(&page->code, granules(gpa, len)) && deny_page(engine, gpa)) {
+        page->denied_at = ++engine->cache->epoch;
+        for (unsigned i = 0; i < engine->config.cpu_count; i++)
+            if (engine->cpu[i])
+                bt_request(engine->cpu[i], BT_REQ_EVENT);
+    }
+    if (page->denied_at && !grace_passed(engine, page->denied_at))
+        return false;
+    page->denied_at = 0;
+    return true;
 }
 
 bool bt_page_has_code(const struct bt_engine *engine, uint64_t gpa, unsigned len)

@@ -61,6 +61,7 @@ struct bt_block {
 struct bt_page {
     struct bt_block *blocks; /* through page_next[0] or [1] */
     _Atomic uint64_t code;   /* bit n: bytes [64n, 64n + 64) are translated */
+    uint64_t denied_at;      /* epoch; 0: nobody can be writing it any more without being noticed */
 };
 
 #define BT_CACHE_SEGMENTS 16
@@ -85,6 +86,7 @@ struct bt_cache {
     struct bt_block *_Atomic hash[1u << BT_HASH_BITS];
     struct bt_page *_Atomic *pages; /* by RAM page index */
     size_t page_count;
+    uint64_t *writable;     /* bit by page index: may be in some soft TLB as writable */
     _Atomic uint64_t epoch; /* grows when blocks are killed */
     uint64_t stat_killed, stat_evictions;
 };
@@ -115,9 +117,13 @@ void bt_block_free(struct bt_block *block);
 /* Chains a direct jump to its target, both alive. */
 void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to);
 
-/* Marks [gpa, gpa + len) as translated and takes write permission from every soft TLB, before the bytes are
- * read. */
-void bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len);
+/*
+ * Marks [gpa, gpa + len) as translated and takes write permission from every soft TLB, before the bytes are
+ * read. False: a vCPU may still be in a block that had it; drop the lock, let all come out, try again.
+ */
+bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len);
+/* The page at gpa gets into a soft TLB as writable. Any thread, before the entry is written. */
+void bt_page_writable(struct bt_engine *engine, uint64_t gpa);
 /* Kills the blocks that overlap [gpa, gpa + len); true if there was one. */
 bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len);
 

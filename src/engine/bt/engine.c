@@ -244,7 +244,7 @@ static void deny_all_writes(struct bt_engine *e)
 {
     for (unsigned i = 0; i < e->config.cpu_count; i++)
         if (e->cpu[i])
-            bt_tlb_deny_writes(e->cpu[i], 0);
+            bt_tlb_deny_writes(e->cpu[i], 0, true);
 }
 
 static size_t dirty_words(const struct bt_engine *e)

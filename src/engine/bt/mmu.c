@@ -285,19 +285,25 @@ void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin)
     bt_jc_flush_page(cpu, lin);
 }
 
-void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host)
+bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
 {
+    bool any = false;
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
         for (unsigned i = 0; i < BT_TLB_SIZE; i++) {
             struct bt_tlb_entry *entry = &cpu->tlbs[mode][i];
             uint64_t page = __atomic_load_n(&entry->read_tag, __ATOMIC_RELAXED);
-            if (host && page + __atomic_load_n(&entry->addend, __ATOMIC_RELAXED) != host)
+            uint64_t at = page + __atomic_load_n(&entry->addend, __ATOMIC_RELAXED);
+            if (host && at != host)
                 continue;
             uint64_t tag = __atomic_load_n(&entry->write_tag, __ATOMIC_RELAXED);
-            if (!(tag & 0xfff))
-                __atomic_compare_exchange_n(&entry->write_tag, &tag, tag ^ BIT(63) ^ 1, false,
-                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+            if ((tag & 0xfff) || !__atomic_compare_exchange_n(&entry->write_tag, &tag, tag ^ BIT(63) ^ 1,
+                                                              false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+                continue;
+            any = true;
+            if (doubt && atomic_load(&cpu->code_epoch))
+                bt_mark_host_dirty(cpu->engine, (const void *)(uintptr_t)at);
         }
+    return any;
 }
 
 /* Whether a data breakpoint (DR0-3 by DR7) lies in the page. */
@@ -344,6 +350,7 @@ void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
         log_slot(cpu, (unsigned)(entry - cpu->tlb));
     if (!(flags & BT_TLBE_WRITABLE))
         return;
+    bt_page_writable(cpu->engine, gpa);
     __atomic_store_n(&entry->write_tag, page, __ATOMIC_RELAXED);
     /*
      * Pairs with the fence in bt_cache_protect: either it finds this entry or we find its code bits. The same
@@ -386,9 +393,8 @@ static uint64_t merged_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
         uint8_t *host = bt_ram_ptr(cpu, gpa, false);
         bool writable = bt_ram_ptr(cpu, gpa, true);
         if (host && (writable || !write) && !(write && bt_page_has_code(cpu->engine, gpa, DESC_SIZE(desc)))) {
-            bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), writable ? flags : flags & ~BT_TLBE_WRITABLE);
-            if (write)
-                bt_mark_dirty(cpu->engine, gpa);
+            bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff),
+                        writable ? flags : flags & ~(uint64_t)BT_TLBE_WRITABLE, write);
             return (uint64_t)(uintptr_t)host;
         }
     }

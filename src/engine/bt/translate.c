@@ -323,8 +323,7 @@ static enum bt_translate_result decode_across(struct tr *t, uint64_t lin, const 
     plan(t, 0);
     t->off[1] = t->insn[0].len;
     t->count = 1;
-    bt_cache_protect(t->engine, *phys2, t->insn[0].len - avail);
-    return BT_TRANSLATED;
+    return bt_cache_protect(t->engine, *phys2, t->insn[0].len - avail) ? BT_TRANSLATED : BT_TRANSLATE_RETRY;
 }
 
 /* Whether memory still holds what was decoded, now that writes to it would be noticed. */
@@ -389,7 +388,8 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
             if (r != BT_TRANSLATED)
                 return r;
         }
-        bt_cache_protect(engine, phys, MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off));
+        if (!bt_cache_protect(engine, phys, MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off)))
+            return BT_TRANSLATE_RETRY;
         if (unchanged(t, code, avail))
             return emit_block(t, phys, phys2, out);
     } while (true);
