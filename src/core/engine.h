@@ -65,14 +65,14 @@ struct engine_ops {
     bool (*probe)(struct error **err);
 
     /*
-     * Takes out of a model what this engine cannot do here; false and *err when it cannot keep what the model promises
-     * (cpuid_model_limit). A saved machine's model is not fitted: `open` says whether it can be kept. NULL: every
-     * model that cpuid_model_build makes is kept.
+     * Takes out of a model what this engine cannot do here; false and *err when it cannot keep what the model
+     * promises (cpuid_model_limit). A saved machine's model is not fitted: `open` says whether it can be
+     * kept. NULL: every model that cpuid_model_build makes is kept.
      */
     bool (*cpu_fit)(struct cpuid_model *model, struct error **err);
 
-    /* Makes an engine for a machine; config and what it points to outlive it. NULL and *err on failure, as when
-     * the CPU model has a feature that the engine lacks. */
+    /* Makes an engine for a machine; config and what it points to outlive it. NULL and *err on failure, as
+     * when the CPU model has a feature that the engine lacks. */
     struct engine *(*open)(const struct engine_config *config, struct error **err);
     /* All vCPU threads have returned from run for good. */
     void (*close)(struct engine *e);
@@ -94,8 +94,8 @@ struct engine_ops {
     void (*reset)(struct vcpu *cpu);
 
     /*
-     * Guest time goes on, or stands still as machine time does: TSCs and local APIC timers. A new engine's stands
-     * still, so that states set before the first run begin at one moment. All vCPUs out of run.
+     * Guest time goes on, or stands still as machine time does: TSCs and local APIC timers. A new engine's
+     * stands still, so that states set before the first run begin at one moment. All vCPUs out of run.
      */
     void (*run_time)(struct engine *e, bool running);
 

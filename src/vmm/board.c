@@ -140,8 +140,8 @@ static bool engine_fits(struct board *b, const struct engine_ops *ops, struct er
 }
 
 /*
- * The first that fits. Why a better one does not is said in one line: to whoever wrote --engine auto, and when there is
- * something to be mended, as a device without permission.
+ * The first that fits. Why a better one does not is said in one line: to whoever wrote --engine auto, and
+ * when there is something to be mended, as a device without permission.
  */
 static bool choose_any_engine(struct board *b, struct error **err)
 {

@@ -249,6 +249,23 @@ static void nmi_blocked(struct conform *c)
     conform_log_is(c, (const uint8_t *)"\x02");
 }
 
+/* The PIC has been told that its interrupt is taken: it is delivered whatever else there is. */
+static void accepted_first(struct conform *c)
+{
+    struct x86_state s, before;
+    prepare_all(c, &s);
+    s.rflags |= FLAG_IF;
+    s.interrupt_pending = true;
+    s.interrupt_vector = 0x33;
+    conform_set(c, 0, &s);
+    c->h->ops->get_state(c->h->vcpu[0], &before);
+    conform_equal(c, before.interrupt_pending, true, "carried in the state");
+    conform_equal(c, before.interrupt_vector, 0x33, "its vector");
+    send_each(c, (const uint8_t *)"\xf1");
+    conform_run(c, HARNESS_EXITED, 20000);
+    conform_log_is(c, (const uint8_t *)"\x33\xf1");
+}
+
 static void level_eoi(struct conform *c)
 {
     struct x86_state s;
@@ -411,6 +428,7 @@ const struct conform_case conform_irq_cases[] = {
     {"an interrupt in service holds back", 1, in_service},
     {"NMI before interrupts", 1, nmi_first},
     {"NMI is blocked until IRET", 1, nmi_blocked},
+    {"an interrupt that was accepted comes first", 1, accepted_first},
     {"EOI is told of level-triggered ones only", 1, level_eoi},
     {"destinations of messages", 4, destinations},
     {"a message with a vector below 16 is lost", 1, low_vector},

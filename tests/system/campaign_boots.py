@@ -6,7 +6,6 @@ and the kernel warns of nothing that it does not also warn of on QEMU's q35.
 import collections
 import gzip
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import time
 import unittest
 
 import initramfs
-from machine import HERE, VMM, Case, Failed, Machine, trouble
+from machine import HERE, VMM, Case, Failed, Machine, warnings
 
 BOOTS = int(os.environ.get("BOOTS", "50"))
 BODY = """echo "kernel's log:"
@@ -29,12 +28,6 @@ def kernel(package):
                             text=True).stdout.strip()
     boot = os.path.join(folder, "boot")
     return next(os.path.join(boot, name) for name in sorted(os.listdir(boot)) if name.startswith("vmlinuz"))
-
-
-def warnings(log):
-    """The lines of level warning and worse, and those that tell of trouble whatever their level, without their times."""
-    lines = re.findall(r"^<(\d+)>\[ *[\d.]+\](?:\[.*?\])? (.*)$", log, re.MULTILINE)
-    return [text for level, text in lines if int(level) & 7 <= 4 or trouble(text)]
 
 
 class Boots(Case):

@@ -19,7 +19,7 @@ import unittest
 
 from machine import HERE, Case, Machine, trouble
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("ROUNDS", "20"))
 DEVICE, FILES = ("1", "2"), ("3", "4")  # the workers
 SLOTS, SLOT = 4096, 65536
 
@@ -98,11 +98,12 @@ class Kill(Case):
                 m.login()
                 self.verify_files(m)
                 self.assertEqual(trouble(m.run("dmesg -l emerg,alert,crit,err,warn")), [])
-                self.write(m, random.uniform(0.2, 5))
+                seconds = random.uniform(0.2, 5)
+                self.write(m, seconds)
             leaks = check(self.device), check(self.files)
             self.verify_device()
-            print(f"round {turn + 1}: {[self.safe[w] - before[w] for w in self.safe]} records, {leaks} leaked clusters",
-                  file=sys.stderr, flush=True)
+            print(f"round {turn + 1}: killed after {seconds:.2f} s; {[self.safe[w] - before[w] for w in self.safe]} "
+                  f"records, {leaks} leaked clusters", file=sys.stderr, flush=True)
         self.assertGreater(min(self.safe.values()), ROUNDS)
         with self.machine() as m:
             m.login()

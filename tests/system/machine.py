@@ -50,11 +50,19 @@ def sha256(path):
 TROUBLE = re.compile(r"WARNING|BUG|Oops|[Pp]anic|[Cc]all [Tt]race|segfault|general protection|trap |traps:|invalid opcode|"
                      r"stall|lockup|hung task|blocked for more|unstable|I/O error|timed? ?out|nobody cared|[Ff]ailed|"
                      r"[Cc]orrupt|RIP:|NMI|MCE|[Uu]nhandled|inconsistent|skew")
+# What it says when the host left a processor waiting in the middle of a timer interrupt: loaded hosts do.
+LATE = re.compile(r"hrtimer: interrupt took \d+ ns")
 
 
 def trouble(log):
     """The lines of a kernel's log that tell of trouble."""
     return [line for line in log.splitlines() if TROUBLE.search(line)]
+
+
+def warnings(log):
+    """What `dmesg -r` shows of level warning and worse, or tells of trouble at whatever level, without the times."""
+    lines = re.findall(r"^<(\d+)>\[ *[\d.]+\](?:\[.*?\])? (.*)$", log, re.MULTILINE)
+    return [text for level, text in lines if (int(level) & 7 <= 4 or trouble(text)) and not LATE.match(text)]
 
 
 class Machine:
@@ -165,7 +173,7 @@ class Machine:
             if time.monotonic() >= deadline:
                 self._fail(f"no '{pattern}' within {timeout * PATIENCE:.0f} s")
             if not self.read_more(deadline):
-                self._fail(f"the machine ended before '{pattern}'")
+                self._fail(f"the machine ended (exit status {self.process.wait(20)}) before '{pattern}'")
 
     def send(self, text):
         self.process.stdin.write(text.encode())

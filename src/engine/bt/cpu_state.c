@@ -63,6 +63,7 @@ void bt_cpu_reset(struct bt_cpu *cpu, bool init)
     cpu->shadow = cpu->nmi_blocked = cpu->nmi_pending = cpu->shutdown = cpu->failed = false;
     cpu->exc.pending = false;
     cpu->pending_db = 0;
+    cpu->interrupt_pending = false;
     cpu->branch_off = BT_NO_BRANCH;
     if (!init) {
         reset_vectors(cpu);
@@ -131,6 +132,8 @@ void bt_cpu_get_state(struct bt_cpu *cpu, struct x86_state *out)
     out->nmi_pending = cpu->nmi_pending || atomic_load(&cpu->nmi_request);
     out->nmi_blocked = cpu->nmi_blocked;
     out->interrupt_shadow = cpu->shadow;
+    out->interrupt_pending = cpu->interrupt_pending;
+    out->interrupt_vector = cpu->interrupt_vector;
     if (cpu->pending_db) {
         out->exception_pending = true;
         out->exception_vector = VEC_DB;
@@ -211,6 +214,8 @@ bool bt_cpu_set_state(struct bt_cpu *cpu, const struct x86_state *in, struct err
     cpu->nmi_pending = in->nmi_pending;
     cpu->nmi_blocked = in->nmi_blocked;
     cpu->shadow = in->interrupt_shadow;
+    cpu->interrupt_pending = in->interrupt_pending;
+    cpu->interrupt_vector = in->interrupt_vector;
     cpu->pending_db = in->exception_pending && in->exception_vector == VEC_DB ? BIT(14) : 0;
     cpu->cpl = !(in->cr0 & CR0_PE)    ? 0
                : in->rflags & FLAG_VM ? 3

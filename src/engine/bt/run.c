@@ -284,24 +284,26 @@ static void take_requests(struct bt_cpu *cpu)
     cpu->event_check = true;
 }
 
+static void deliver_external(struct bt_cpu *cpu, uint8_t vector)
+{
+    cpu->exc = (struct bt_exception){.pending = true, .vector = vector, .external = true};
+    cpu->mp_state = MP_RUNNING;
+    bt_deliver(cpu);
+}
+
 static void deliver_interrupt(struct bt_cpu *cpu)
 {
     bt_vec_save(cpu);
     int vector = bt_lapic_acknowledge(cpu->lapic);
-    if (vector < 0)
-        return;
-    cpu->exc = (struct bt_exception){.pending = true, .vector = (uint8_t)vector, .external = true};
-    cpu->mp_state = MP_RUNNING;
-    bt_deliver(cpu);
+    if (vector >= 0)
+        deliver_external(cpu, (uint8_t)vector);
 }
 
 static void deliver_nmi(struct bt_cpu *cpu)
 {
     cpu->nmi_pending = false;
     cpu->nmi_blocked = true;
-    cpu->exc = (struct bt_exception){.pending = true, .vector = VEC_NMI, .external = true};
-    cpu->mp_state = MP_RUNNING;
-    bt_deliver(cpu);
+    deliver_external(cpu, VEC_NMI);
 }
 
 static void startup_ipi(struct bt_cpu *cpu, uint8_t vector)
@@ -336,6 +338,11 @@ static void deliver_events(struct bt_cpu *cpu)
         cpu->exc = (struct bt_exception){.pending = true, .vector = VEC_DB, .dr6 = cpu->pending_db};
         cpu->pending_db = 0;
         bt_deliver(cpu);
+        return;
+    }
+    if (cpu->interrupt_pending) {
+        cpu->interrupt_pending = false;
+        deliver_external(cpu, cpu->interrupt_vector);
         return;
     }
     if (!cpu->event_check || cpu->mp_state == MP_WAIT_SIPI)

@@ -19,7 +19,6 @@
 #define MSI_DEST      12 /* bits 12..19 of the address */
 #define MSI_EVERYBODY (MSI_ADDRESS | 0xff << MSI_DEST)
 #define MSI_LEVEL     BIT(15)
-#define MSI_NMI       0x400u
 
 /*
  * The pins of the IOAPIC that the kernel looks at: one for each vector that an interrupt can have. (It keeps

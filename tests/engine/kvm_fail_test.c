@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Engine kvm when the kernel refuses. A machine is made and put to all its uses, again and again; each time
+ * another ioctl fails, once or from then on, as when the device is pulled away. What follows must be an error
+ * in words or nothing at all, never a hang and never a machine that goes wrong in silence.
+ *
+ *     kvm-fail-test [--calls N]      at most N of the ioctls, spread over all
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <linux/kvm.h>
+
+#include "base/error.h"
+#include "base/util.h"
+#include "conform.h"
+#include "os/sys.h"
+
+#define HANG_SECONDS 60
+
+/* Accesses to a port and to a device, an interrupt, HLT, and writes to memory. */
+CODE(busy, "code32",
+     "mov $0x300, %edx; in %dx, %al; out %al, %dx; mov 0xd0000000, %eax; mov %eax, 0xd0000004; incl 0x100000;"
+     "sti; hlt; cli; mov $1, %al; out %al, $0xf4; 9: jmp 9b");
+
+static atomic_uint calls;          /* so far */
+static unsigned fail_at;           /* this one fails; 0: none */
+static bool forever;               /* and all after it */
+static unsigned long failed_first; /* its request */
+static int (*real_ioctl)(int fd, unsigned long request, uintptr_t arg);
+
+static int failing_ioctl(int fd, unsigned long request, uintptr_t arg)
+{
+    unsigned n = ++calls;
+    if (!fail_at || n < fail_at || (n > fail_at && !forever))
+        return real_ioctl(fd, request, arg);
+    if (n == fail_at)
+        failed_first = request;
+    errno = forever ? EBADF : EIO;
+    return -1;
+}
+
+/* What may fail without a word: what is asked of old kernels to find out what they have, and registers that
+ * are looked for. */
+static bool may_fail(unsigned long request)
+{
+    return request == KVM_CHECK_EXTENSION || request == KVM_ENABLE_CAP || request == KVM_HAS_DEVICE_ATTR ||
+           request == KVM_GET_MSRS;
+}
+
+struct outcome {
+    char error[256]; /* empty: none was reported */
+    bool done;       /* the guest has ended as it should */
+};
+
+static bool note(struct outcome *o, struct error *err)
+{
+    snprintf(o->error, sizeof(o->error), "%s", error_text(err));
+    error_free(err);
+    return false;
+}
+
+static void send_message(struct conform *c)
+{
+    c->h->ops->msi(c->h->engine, UINT64_C(0xfee00000), 0xc041);
+}
+
+/* All that can be asked of a processor that is not running. */
+static bool use_stopped(struct harness *h, struct outcome *o)
+{
+    struct x86_state s;
+    struct error *err = NULL;
+    static uint64_t bitmap[16 * MIB / GUEST_PAGE_SIZE / 64];
+    h->ops->run_time(h->engine, false);
+    h->ops->get_state(h->vcpu[0], &s);
+    if (!h->ops->set_state(h->vcpu[0], &s, &err))
+        return note(o, err);
+    h->ops->run_time(h->engine, true);
+    if (!h->ops->dirty_start(h->engine, &err))
+        return note(o, err);
+    h->ops->dirty_fetch(h->engine, 0, bitmap, ARRAY_SIZE(bitmap));
+    h->ops->dirty_stop(h->engine);
+    return true;
+}
+
+static void use_machine(struct conform *c, struct outcome *o)
+{
+    struct x86_state s;
+    struct error *err = NULL;
+    struct conform_later later;
+    conform_prepare(c, 0, busy, CODE_SIZE(busy), &s);
+    if (!c->h->ops->set_state(c->h->vcpu[0], &s, &err)) {
+        note(o, err);
+        return;
+    }
+    if (!use_stopped(c->h, o))
+        return;
+    conform_later(&later, c, 5, send_message);
+    enum harness_result result = harness_run(c->h, 20000);
+    conform_later_end(&later);
+    if (result == HARNESS_EXITED)
+        o->done = true;
+    else
+        snprintf(o->error, sizeof(o->error), "%.250s", c->h->why);
+    if (result == HARNESS_TIMEOUT)
+        o->error[0] = 0; /* the guest stands still and nobody says why */
+}
+
+static void run_all(struct outcome *o)
+{
+    const struct harness_options options = {.engine = "kvm", .memory = 16 * MIB};
+    struct conform c = {.engine = "kvm"};
+    memset(o, 0, sizeof(*o));
+    atomic_store(&calls, 0);
+    failed_first = 0;
+    c.h = harness_open(&options);
+    if (c.h) {
+        use_machine(&c, o);
+        harness_close(c.h);
+    } else {
+        snprintf(o->error, sizeof(o->error), "the engine does not open"); /* the harness has printed why */
+    }
+}
+
+void conform_fail(struct conform *c, const char *fmt, ...)
+{
+    c->bad = true;
+}
+
+static bool acceptable(const struct outcome *o)
+{
+    return o->error[0] ? strlen(o->error) > 8 : o->done && may_fail(failed_first);
+}
+
+static unsigned run_failing(unsigned total, unsigned at_most)
+{
+    unsigned bad = 0, step = total > at_most ? total / at_most : 1;
+    for (unsigned mode = 0; mode < 2; mode++) {
+        forever = mode;
+        for (fail_at = 1; fail_at <= total; fail_at += step) {
+            struct outcome o;
+            alarm(HANG_SECONDS);
+            run_all(&o);
+            if (failed_first && !acceptable(&o)) {
+                printf("# wrong: ioctl %u (request 0x%lx) fails %s: done %d, error '%s'\n", fail_at,
+                       failed_first, mode ? "with all after it" : "once", o.done, o.error);
+                bad++;
+            }
+        }
+    }
+    return bad;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned at_most =
+        argc == 3 && !strcmp(argv[1], "--calls") ? (unsigned)strtoul(argv[2], NULL, 10) : 100000;
+    struct outcome o;
+    real_ioctl = sys.ioctl;
+    sys.ioctl = failing_ioctl;
+    run_all(&o);
+    unsigned total = atomic_load(&calls);
+    if (!o.done || !total) {
+        printf("# wrong: without a failure: error '%s'\nnot ok 1 - every refusal of the kernel is an error "
+               "in words\n",
+               o.error);
+        return 1;
+    }
+    fflush(stdout);
+    unsigned bad = run_failing(total, at_most ? at_most : 1);
+    printf("# %u ioctls\n%s 1 - every refusal of the kernel is an error in words\n", total,
+           bad ? "not ok" : "ok");
+    return bad != 0;
+}

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The conformance suite on every engine: on bt here, on kvm in the outer machine; a table of each case with both results.
+
+usage: conformance.py --exit-program FILE --conform FILE --time-test FILE --guest-run FILE [--only SUITE]...
+                      GUEST=FILE:PROCESSORS:SECONDS...
+
+Every case must pass on bt. A case may fail on kvm only as known.txt says, with its reason: the outer machine's processor is
+QEMU's translator, and KVM has limits of its own. What known.txt names and does not happen is a failure too.
+"""
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$")
+SKIPPED = re.compile(r"^# skipped: (.*): (.*?)$")
+NESTED_SECONDS = 2400
+
+
+class Result:
+    def __init__(self, good, details):
+        self.good = good
+        self.details = details
+        self.word = "ok" if good else "FAILED"
+        self.note = ""
+
+
+class Suite:
+    """One program: its results by case name, where a name that comes again is numbered."""
+
+    def __init__(self):
+        self.results = {}
+        self.skipped = {}
+        self.rest = []
+
+    def read(self, lines):
+        details = []
+        for line in lines:
+            match = RESULT.match(line)
+            skipped = SKIPPED.match(line)
+            if match:
+                name, n = match.group(2), 2
+                while name in self.results:
+                    name, n = f"{match.group(2)} ({n})", n + 1
+                self.results[name] = Result(match.group(1) == "ok", details)
+                details = []
+            elif skipped:
+                self.skipped[skipped.group(1)] = skipped.group(2)
+            elif line.startswith("# "):
+                details.append(line[2:])
+        self.rest = details
+        return self
+
+
+class Known:
+    def __init__(self, line):
+        self.suite, case, detail, self.reason = (part.strip() for part in line.split(" | "))
+        self.sometimes = self.suite.startswith("?")
+        self.suite = self.suite.lstrip("?")
+        self.case, self.detail = re.compile(case), re.compile(detail)
+        self.line, self.used = line, False
+
+
+def read_known():
+    with open(os.path.join(HERE, "known.txt"), encoding="ascii") as f:
+        return [Known(line.strip()) for line in f if line.strip() and not line.startswith("#")]
+
+
+def excuse(suite, name, result, known):
+    """The reasons that explain all that was wrong, or None."""
+    reasons = []
+    entries = [k for k in known if k.suite == suite and k.case.fullmatch(name)]
+    # The other lines say where, not what.
+    for wrong in [d for d in result.details if "got" in d or "wrong" in d] or [""]:
+        entry = next((k for k in entries if k.detail.search(wrong)), None)
+        if not entry:
+            return None
+        entry.used = True
+        if entry.reason not in reasons:
+            reasons.append(entry.reason)
+    return "; ".join(reasons)
+
+
+def programs(args, engine, place):
+    """Name and words of each program; `place` gives a file's path where it will run."""
+    chosen = [("host", [place(args.conform), "--engine", engine, "--other", "bt"]), ("time", [place(args.time_test), engine])]
+    for guest in args.guests:
+        name, what = guest.split("=", 1)
+        path, cpus, seconds = what.rsplit(":", 2)
+        chosen.append((name, [place(args.guest_run), "--engine", engine, "--cpus", cpus, "--seconds", seconds, place(path)]))
+    return [(name, words) for name, words in chosen if not args.only or name in args.only]
+
+
+def run_here(args):
+    suites = {}
+    for name, words in programs(args, "bt", str):
+        p = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, timeout=1200)
+        suites[name] = Suite().read(p.stdout.splitlines())
+    return suites
+
+
+def run_nested(args):
+    def place(path):
+        return "/t/" + os.path.basename(path)
+
+    script, add = "", []
+    for name, words in programs(args, "kvm", place):
+        script += f"echo '== {name}'; {' '.join(map(shlex.quote, words))}; "
+    for path in {args.conform, args.time_test, args.guest_run, *(g.split("=", 1)[1].rsplit(":", 2)[0] for g in args.guests)}:
+        add += ["--add", f"{path}={place(path)}"]
+    command = [sys.executable, os.path.join(HERE, "nested.py"), "--exit-program", args.exit_program, "--timeout",
+               str(NESTED_SECONDS), *add, "--", "sh", "-c", script + "true"]
+    p = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    parts = re.split(r"^== (.*)$", p.stdout.decode(errors="replace").replace("\r", ""), flags=re.MULTILINE)
+    suites = {parts[i]: Suite().read(parts[i + 1].splitlines()) for i in range(1, len(parts), 2)}
+    if p.returncode:
+        print(f"the outer machine ended with {p.returncode}:\n{parts[-1][-2000:]}")
+    return suites, p.returncode == 0
+
+
+def compare(name, here, there, known, rows):
+    """Adds the rows of one suite; gives the number of failures."""
+    bad = 0
+    for case in [*here.results, *(c for c in there.results if c not in here.results)]:
+        bt, kvm = here.results.get(case), there.results.get(case)
+        bt_word, kvm_word, note = bt.word if bt else "missing", kvm.word if kvm else "missing", ""
+        if kvm and not kvm.good:
+            note = excuse(name, case, kvm, known) or ""
+            kvm_word = "known" if note else kvm_word
+        elif not kvm and case in there.skipped:
+            kvm_word, note = "left out", there.skipped[case]
+        failed = bt_word not in ("ok",) or kvm_word not in ("ok", "known", "left out")
+        bad += failed
+        rows.append((name, case, bt_word, kvm_word, note, failed, kvm.details if failed and kvm else []))
+    if not here.results and not there.results:
+        rows.append((name, "(no results)", "missing", "missing", "", True, there.rest))
+        bad += 1
+    return bad
+
+
+def print_rows(rows):
+    width = min(70, max(len(row[1]) for row in rows))
+    for name, case, bt, kvm, note, failed, details in rows:
+        print(f"{'!' if failed else ' '} {name:<11} {case:<{width}}  {bt:<8} {kvm:<8} {note}".rstrip())
+        for line in details:
+            print(f"      {line}")
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    for option in ("--exit-program", "--conform", "--time-test", "--guest-run"):
+        parser.add_argument(option, required=True)
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("guests", nargs="*")
+    args = parser.parse_args()
+    known, rows = read_known(), []
+    there, bad = run_nested(args)
+    bad = 0 if bad else 1
+    here = run_here(args)
+    print(f"  {'suite':<11} case, result on bt, result on kvm")
+    for name in here:
+        bad += compare(name, here[name], there.get(name, Suite()), known, rows)
+    print_rows(rows)
+    for entry in known:
+        if not entry.used and not entry.sometimes and (not args.only or entry.suite in args.only):
+            print(f"! known.txt: this did not happen: {entry.line}")
+            bad += 1
+    words = [row[3] for row in rows]
+    print(f"{len(rows)} cases; on kvm {words.count('ok')} passed, {words.count('known')} failed for known reasons, "
+          f"{words.count('left out')} were left out; {bad} failures")
+    return 1 if bad or not rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One test in the outer machine, with the files it needs there.
+
+usage: outer.py --exit-program FILE --ruche FILE --vmm FILE --kvm-fail-test FILE doctor|failures|move|debian
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def cloud_kernel():
+    """The kernel of the image `debian`, which is also a good guest without its disk."""
+    return image()["kernel"]
+
+
+def image():
+    out = subprocess.run([ARGS.ruche, "image", "inspect", "debian", "--json"], check=True, stdout=subprocess.PIPE).stdout
+    return json.loads(out)
+
+
+def script(name):
+    return os.path.join(HERE, name)
+
+
+def doctor(_):
+    return {script("doctor.sh"): "/t/doctor.sh"}, ["sh", "/t/doctor.sh", "/t/ruche", "/t/ruche-vmm"], "2G", 300
+
+
+def failures(_):
+    calls = "100000" if "RUCHE_LONG" in os.environ else "60"
+    return {ARGS.kvm_fail_test: "/t/kvm-fail-test"}, ["sh", "-c", f"/t/kvm-fail-test --calls {calls} 2>/dev/null"], "2G", 3600
+
+
+def move(folder):
+    initrd = os.path.join(folder, "initrd")
+    subprocess.run([sys.executable, script("move_initrd.py"), initrd], check=True)
+    files = {script("move.sh"): "/t/move.sh", cloud_kernel(): "/t/vmlinuz", initrd: "/t/initrd"}
+    return files, ["sh", "/t/move.sh", "/t/ruche", "/t/ruche-vmm", "/t/vmlinuz", "/t/initrd"], "3G", 1500
+
+
+def debian(_):
+    folder = os.path.dirname(image()["kernel"])
+    files = {os.path.join(folder, name): f"/data/ruche/images/debian/{name}" for name in os.listdir(folder)}
+    files[script("debian.sh")] = "/t/debian.sh"
+    return files, ["sh", "/t/debian.sh", "/t/ruche", "/t/ruche-vmm"], "4G", 1500
+
+
+CASES = {"doctor": doctor, "failures": failures, "move": move, "debian": debian}
+
+parser = argparse.ArgumentParser(usage=__doc__)
+for option in ("--exit-program", "--ruche", "--vmm", "--kvm-fail-test"):
+    parser.add_argument(option, required=True)
+parser.add_argument("case", choices=CASES)
+ARGS = parser.parse_args()
+
+with tempfile.TemporaryDirectory(prefix="ruche-test-") as own:
+    wanted, command, memory, seconds = CASES[ARGS.case](own)
+    wanted.update({ARGS.ruche: "/t/ruche", ARGS.vmm: "/t/ruche-vmm"})
+    add = [word for source, path in wanted.items() for word in ("--add", f"{source}={path}")]
+    sys.exit(subprocess.run([sys.executable, script("nested.py"), "--exit-program", ARGS.exit_program, "--memory", memory,
+                             "--timeout", str(seconds), *add, "--", *command], check=False).returncode)
