@@ -193,9 +193,9 @@ static bool open_part(struct save_writer *w, struct error **err)
         if (fstat(fd, &mine) < 0 || stat(w->part, &named) < 0 || mine.st_ino != named.st_ino ||
             mine.st_dev != named.st_dev)
             continue;
-        if (sys.ftruncate(fd, 0) < 0)
-            return error_set_errno(err, errno, "cannot empty '%s'", w->part), false;
         w->fd = steal_fd(&fd);
+        if (sys.ftruncate(w->fd, 0) < 0)
+            return error_set_errno(err, errno, "cannot empty '%s'", w->part), false;
         return true;
     }
     error_set(err, EBUSY, "'%s' is being written by other processes", w->part);

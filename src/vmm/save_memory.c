@@ -210,10 +210,10 @@ static bool write_region(struct save_memory *s, unsigned region, struct error **
     const struct guest_region *r = &s->mem->region[region];
     size_t words = r->size / SAVE_PAGE / 64 + 1;
     cleanup(mem) uint64_t *bits = calloc(2 * words, sizeof(*bits));
-    uint64_t *changed = bits + words;
 
     if (!bits)
         return error_set_errno(err, ENOMEM, "cannot save memory"), false;
+    uint64_t *changed = bits + words;
     if (r->fd < 0)
         find_private_data(s, region, bits, changed);
     else if (!find_file_data(r, bits, err))

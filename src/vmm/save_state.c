@@ -169,7 +169,8 @@ bool saved_check_state(const uint8_t *data, size_t len, const char *what, struct
         if (n == RECORDS_MAX)
             return error_set(err, EINVAL, "saved machine '%s' has more than %d devices", what, RECORDS_MAX),
                    false;
-        if (strcmp(record.cls, "board") && strcmp(record.cls, "x86-cpu") && !device_class_find(record.cls))
+        bool own = !strcmp(record.cls, "board") || !strcmp(record.cls, "x86-cpu");
+        if (!own && !device_class_find(record.cls))
             return error_set(
                        err, ENOTSUP,
                        "saved machine '%s' has a device %s of a class that this Ruche does not know: %s",
