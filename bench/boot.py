@@ -45,7 +45,7 @@ def measure(side, guest, pattern):
     finally:
         watchdog.cancel()
         process.stdin.close()
-        sides.stop(process)
+        sides.stop(process, side.stop_signal)
 
 
 def run(bench):

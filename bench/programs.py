@@ -42,7 +42,7 @@ mount -t proc proc /mnt/root/proc
 mount --rbind /dev /mnt/root/dev
 mount -t tmpfs tmpfs /mnt/root/tmp
 tar -x -C /mnt/root/tmp -f "$inputs"
-exec env -i PATH=/usr/bin:/bin chroot /mnt/root bash /tmp/run.sh "$@"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot /mnt/root bash /tmp/run.sh "$@"
 """
 
 
@@ -149,9 +149,10 @@ def run(bench):
     bench.say("programs: the guest's disk and the inputs (the disk only once)")
     files = image(bench.cache)
     inputs = make_inputs(bench.folder)
-    for number in range(bench.rounds):
+    rounds = bench.rounds // 2 + 1  # they take the most time, and vary least
+    for number in range(rounds):
         for side in bench.sides:
-            bench.say(f"programs, round {number + 1} of {bench.rounds}: {side.name}")
+            bench.say(f"programs, round {number + 1} of {rounds}: {side.name}")
             results = sides.run_lines(side.name, command(side, files, inputs, names, bench.folder), TIMEOUT)
             for name in names:
                 if name not in results:

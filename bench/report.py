@@ -36,18 +36,19 @@ def title(side):
 
 def rows_table(results):
     """Times, how much slower than native each side is, and how much faster Ruche than the fastest QEMU."""
-    others = [side for side in results.sides if side != "native"] if "native" in results.sides else []
-    gains = "ruche" in results.sides and any(side.startswith("qemu") for side in results.sides)
-    head = ["", *map(title, results.sides), *(f"{title(side)} / native" for side in others)]
+    shown = [side for side in results.sides if any(side in row.runs for row in results.of(*results.groups()))]
+    others = [side for side in shown if side != "native"] if "native" in shown else []
+    gains = "ruche" in shown and any(side.startswith("qemu") for side in shown)
+    head = ["", *map(title, shown), *(f"{title(side)} / native" for side in others)]
     head += ["Ruche faster"] if gains else []
     lines = []
     for group in results.groups():
         rows = results.of(group)
         for row in rows:
-            line = [row.name, *(format_time(results.time(row, side)) for side in results.sides)]
+            line = [row.name, *(format_time(results.time(row, side)) for side in shown)]
             line += [number(results.slowdown(row, side)) for side in others]
             lines.append(line + ([number(results.gain(row))] if gains else []))
-        line = [f"**{group}**", *("" for _ in results.sides)]
+        line = [f"**{group}**", *("" for _ in shown)]
         line += [number(results.mean(rows, lambda row, side=side: results.slowdown(row, side))) for side in others]
         lines.append(line + ([number(results.mean(rows, results.gain))] if gains else []))
     return table(head, lines) if lines else ""

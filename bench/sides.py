@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -84,10 +85,10 @@ def run_lines(name, command, timeout):
     return results
 
 
-def stop(process):
+def stop(process, number=signal.SIGTERM):
     """Ends a machine or program that still runs, so that nothing of it is left."""
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(number)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -109,6 +110,7 @@ class Native:
 
 class Ruche:
     name = "ruche"
+    stop_signal = signal.SIGTERM  # it has a process of its own to end
 
     def __init__(self, ruche):
         self.program = ruche
@@ -126,6 +128,7 @@ class Ruche:
 class Qemu:
     """QEMU's TCG with what makes it fast: a thread for each processor, room for all translations, paravirtual devices, no
     device that is not used, and no fifth level of page tables."""
+    stop_signal = signal.SIGKILL  # it would say that it was told to end
 
     def __init__(self, root=None):
         prefix = []
