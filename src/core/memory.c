@@ -77,6 +77,8 @@ uint8_t *guest_memory_add(struct guest_memory *mem, const char *name, uint64_t g
         goto fail;
     *r = (struct guest_region){.gpa = gpa, .size = size, .host = host, .fd = fd, .flags = flags};
     snprintf(r->name, sizeof(r->name), "%s", name);
+    if (fd >= 0) /* without it all is well, only slower */
+        r->touched = calloc(size / GUEST_PIECE / 64 + 1, sizeof(*r->touched));
     mem->region_count++;
     return host;
 
@@ -150,6 +152,7 @@ void guest_memory_free(struct guest_memory *mem)
         return;
     for (unsigned i = 0; i < mem->region_count; i++) {
         sys.munmap(mem->region[i].host, mem->region[i].size);
+        free(mem->region[i].touched);
         if (mem->region[i].fd >= 0)
             sys.close(mem->region[i].fd);
     }
@@ -164,6 +167,16 @@ const struct guest_region *guest_region_find(const struct guest_memory *mem, uin
             return r;
     }
     return NULL;
+}
+
+void guest_memory_touch(const struct guest_memory *mem, uint64_t gpa)
+{
+    const struct guest_region *r = guest_region_find(mem, gpa);
+    if (!r || !r->touched)
+        return;
+    uint64_t piece = (gpa - r->gpa) / GUEST_PIECE, bit = BIT(piece % 64), start = piece * GUEST_PIECE;
+    if (!(__atomic_fetch_or(&r->touched[piece / 64], bit, __ATOMIC_RELAXED) & bit))
+        madvise(r->host + start, MIN((uint64_t)GUEST_PIECE, r->size - start), MADV_POPULATE_WRITE);
 }
 
 void *guest_ptr(const struct guest_memory *mem, uint64_t gpa, uint64_t len, bool write)

@@ -29,7 +29,12 @@ struct guest_region {
     int fd;        /* the memfd behind it; file offset 0 is gpa; -1: private memory */
     enum guest_region_flags flags;
     char name[32];
+    uint64_t
+        *touched; /* bit by piece of GUEST_PIECE bytes; NULL: private memory, which is there to be sparse */
 };
+
+/* Memory that the host is asked for at once: touched one by one, pages cost it many times as much. */
+#define GUEST_PIECE (128u * 1024)
 
 #define GUEST_REGION_MAX 16
 
@@ -81,6 +86,25 @@ static inline void guest_mark_written(struct guest_memory *mem, uint64_t gpa, ui
 {
     if (mem->written && len)
         mem->written(mem->written_opaque, gpa, len);
+}
+
+/*
+ * The guest touches gpa, most likely for the first time: the host is asked for the piece of memory around it.
+ * Any thread.
+ */
+void guest_memory_touch(const struct guest_memory *mem, uint64_t gpa);
+
+/* Whether that has nothing to do. */
+static inline bool guest_memory_touched(const struct guest_memory *mem, uint64_t gpa)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_region *r = &mem->region[i];
+        uint64_t piece = (gpa - r->gpa) / GUEST_PIECE;
+        if (gpa - r->gpa < r->size)
+            return !r->touched ||
+                   (__atomic_load_n(&r->touched[piece / 64], __ATOMIC_RELAXED) >> piece % 64 & 1);
+    }
+    return true;
 }
 
 #endif

@@ -219,8 +219,9 @@ struct bt_cpu {
     unsigned large_count;
     enum x86_mp_state mp_state;
     uint8_t sipi_vector;
-    struct bt_exception exc;   /* fault being raised */
-    bool interrupt_pending;    /* an acknowledged interrupt to deliver before the next instruction: from set_state */
+    struct bt_exception exc; /* fault being raised */
+    bool interrupt_pending;  /* an acknowledged interrupt to deliver before the next instruction: from
+                                set_state */
     uint8_t interrupt_vector;
     uint64_t pending_db;       /* DR6 bits of debug traps to deliver before the next instruction */
     bool stop, failed;         /* run is to return: kicked; the engine cannot go on (why) */

@@ -10,8 +10,9 @@
 #include "base/error.h"
 #include "base/util.h"
 
-#define THUNK_ROOM (16u * 1024)
-#define MIN_BLOCK  64u /* bytes of code that a block takes at least: bounds a segment's index */
+#define THUNK_ROOM    (16u * 1024)
+#define PRESENT_PIECE (128u * 1024)
+#define MIN_BLOCK     64u /* bytes of code that a block takes at least: bounds a segment's index */
 
 long bt_page_index(const struct guest_memory *mem, uint64_t gpa)
 {
@@ -34,7 +35,10 @@ static bool map_memory(struct bt_cache *c, struct error **err)
     }
     c->write = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
     c->exec = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, c->fd, 0);
-    if (c->write == MAP_FAILED || c->exec == MAP_FAILED) {
+    c->records_size = c->size / 4 * 3;
+    c->records = mmap(NULL, c->records_size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->write == MAP_FAILED || c->exec == MAP_FAILED || c->records == MAP_FAILED) {
         error_set_errno(err, errno, "cannot map the code cache (is executable memory forbidden here?)");
         return false;
     }
@@ -49,7 +53,7 @@ struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struc
         return NULL;
     }
     c->fd = -1;
-    c->write = c->exec = MAP_FAILED;
+    c->write = c->exec = c->records = MAP_FAILED;
     c->size = size;
     c->epoch = 1;
     for (unsigned i = 0; i < mem->region_count; i++)
@@ -69,6 +73,10 @@ struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struc
         struct bt_segment *s = &c->segment[i];
         s->start = s->next = c->thunk_end + i * room;
         s->end = s->start + room;
+        s->records = s->record_next = c->records + i * (c->records_size / BT_CACHE_SEGMENTS);
+        s->records_end = s->records + c->records_size / BT_CACHE_SEGMENTS;
+        s->code_present = s->start;
+        s->records_present = s->records;
         s->blocks = calloc(c->max_blocks, sizeof(struct bt_block *));
         if (!s->blocks) {
             error_set_errno(err, ENOMEM, "cannot make the index of the code cache");
@@ -79,24 +87,16 @@ struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struc
     return c;
 }
 
-void bt_block_free(struct bt_block *block)
-{
-    if (!block)
-        return;
-    free(block->ops);
-    free(block);
-}
-
 void bt_cache_free(struct bt_cache *c)
 {
     if (!c)
         return;
     for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++) {
         struct bt_segment *s = &c->segment[i];
-        for (unsigned j = 0; s->blocks && j < s->count; j++)
-            bt_block_free(s->blocks[j]);
         free(s->blocks);
     }
+    if (c->records != MAP_FAILED)
+        munmap(c->records, c->records_size);
     for (size_t i = 0; c->pages && i < c->page_count; i++)
         free(c->pages[i]);
     free(c->pages);
@@ -194,7 +194,7 @@ static void kill_block(struct bt_engine *engine, struct bt_block *block)
         in->to = NULL;
     }
     block->in = NULL;
-    for (unsigned i = 0; i < BT_LINKS; i++) {
+    for (unsigned i = 0; i < block->link_count; i++) {
         struct bt_link *out = &block->link[i];
         if (!out->to)
             continue;
@@ -244,21 +244,42 @@ static bool grace_passed(struct bt_engine *engine, uint64_t epoch)
     return true;
 }
 
+/* A page that is first touched costs many times what it costs among others: memory is asked for in pieces. */
+static void make_present(struct bt_cache *c, struct bt_segment *s)
+{
+    if (s->next + BT_BLOCK_ROOM > s->code_present && s->code_present < s->end) {
+        size_t len = MIN((size_t)(s->end - s->code_present), PRESENT_PIECE);
+        madvise(s->code_present, len, MADV_POPULATE_WRITE);
+        madvise(c->exec + (s->code_present - c->write), len, MADV_POPULATE_READ);
+        s->code_present += len;
+    }
+    if (s->record_next + BT_RECORD_ROOM > s->records_present && s->records_present < s->records_end) {
+        size_t len = MIN((size_t)(s->records_end - s->records_present), PRESENT_PIECE);
+        madvise(s->records_present, len, MADV_POPULATE_WRITE);
+        s->records_present += len;
+    }
+}
+
+static bool segment_full(const struct bt_cache *c, const struct bt_segment *s)
+{
+    return (size_t)(s->end - s->next) < BT_BLOCK_ROOM ||
+           (size_t)(s->records_end - s->record_next) < BT_RECORD_ROOM || s->count == c->max_blocks;
+}
+
 bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
 {
     struct bt_cache *c = engine->cache;
     struct bt_segment *s = &c->segment[c->current];
-    if ((size_t)(s->end - s->next) < BT_BLOCK_ROOM || s->count == c->max_blocks) {
+    if (segment_full(c, s)) {
         unsigned next = (c->current + 1) % BT_CACHE_SEGMENTS;
         struct bt_segment *n = &c->segment[next];
         if (n->count && !n->killed_at)
             kill_segment(engine, n);
         if (n->killed_at && !grace_passed(engine, n->killed_at))
             return false;
-        for (unsigned i = 0; i < n->count; i++)
-            bt_block_free(n->blocks[i]);
         n->count = 0;
         n->next = n->start;
+        n->record_next = n->records;
         n->killed_at = 0;
         c->current = next;
         s = n;
@@ -267,8 +288,22 @@ bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
         if (after->count && !after->killed_at)
             kill_segment(engine, after);
     }
+    make_present(c, s);
     *e = (struct emitter){.p = s->next, .end = s->next + BT_BLOCK_ROOM, .delta = c->exec - c->write};
     return true;
+}
+
+void *bt_cache_record(struct bt_cache *c, size_t size)
+{
+    struct bt_segment *s = &c->segment[c->current];
+    void *record = s->record_next;
+    s->record_next += round_up(size, 8);
+    return memset(record, 0, size);
+}
+
+void bt_cache_abandon(struct bt_cache *c, struct bt_block *block)
+{
+    c->segment[c->current].record_next = (uint8_t *)block;
 }
 
 static struct bt_page *page_get(struct bt_cache *c, const struct guest_memory *mem, uint64_t gpa)

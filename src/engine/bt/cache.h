@@ -16,8 +16,7 @@
 #include "engine/bt/bt.h"
 #include "engine/bt/emit.h"
 
-/* Exits of a block that can be chained: its two branches, then where it goes on precisely. */
-#define BT_LINKS (2 + BT_MERGED_MAX)
+/* An exit of a block that can be chained: its two branches come first, then where it goes on precisely. */
 struct bt_link {
     struct bt_block *from, *to;
     uint8_t *at;     /* writable address of the jump's displacement; NULL: no such exit */
@@ -49,8 +48,9 @@ struct bt_block {
     const uint8_t *entry_poll;     /* the same, comes back when cpu->kick is set */
     const uint8_t *entry_saved;    /* as entry_poll, flags in cpu->status */
     const uint8_t *entry_indirect; /* the same, RIP in T0 */
-    struct bt_op *ops;
-    struct bt_link link[BT_LINKS];
+    struct bt_op *op;              /* of the last instruction, when C executes it */
+    struct bt_link *link;
+    uint16_t link_count;
     struct bt_link *in; /* jumps that lead here */
     struct bt_block *_Atomic hash_next;
     struct bt_block *page_next[2];
@@ -66,11 +66,14 @@ struct bt_page {
 
 #define BT_CACHE_SEGMENTS 16
 #define BT_HASH_BITS      18
-#define BT_BLOCK_ROOM     (32u * 1024) /* no block is larger */
+#define BT_BLOCK_ROOM     (32u * 1024) /* no block's code is larger */
+#define BT_RECORD_ROOM    (4u * 1024)  /* nor is what is known of it */
 
 struct bt_segment {
-    uint8_t *start, *end, *next; /* writable addresses */
-    struct bt_block **blocks;    /* by rising address */
+    uint8_t *start, *end, *next;                  /* writable addresses */
+    uint8_t *records, *records_end, *record_next; /* memory of its struct bt_block and what they refer to */
+    uint8_t *code_present, *records_present;      /* the host has been asked for memory up to here */
+    struct bt_block **blocks;                     /* by rising address */
     _Atomic unsigned count;
     uint64_t killed_at; /* epoch; 0: in use or never used */
 };
@@ -80,6 +83,8 @@ struct bt_cache {
     size_t size;
     int fd;
     uint8_t *thunk_end; /* writable; code of thunk.c lies before the first segment */
+    uint8_t *records;   /* of all segments */
+    size_t records_size;
     struct bt_segment segment[BT_CACHE_SEGMENTS];
     unsigned current;
     unsigned max_blocks; /* a segment's */
@@ -110,9 +115,12 @@ struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc);
  * out, try again.
  */
 bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e);
+/* Zeroed memory for the block being made, at most BT_RECORD_ROOM in all, that lives as long as the block. */
+void *bt_cache_record(struct bt_cache *c, size_t size);
+/* The block being made comes to nothing. */
+void bt_cache_abandon(struct bt_cache *c, struct bt_block *block);
 /* Publishes a finished block, whose bytes were read after bt_cache_protect. Takes ownership. */
 void bt_cache_add(struct bt_engine *engine, struct bt_block *block, const struct emitter *e);
-void bt_block_free(struct bt_block *block);
 
 /* Chains a direct jump to its target, both alive. */
 void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to);

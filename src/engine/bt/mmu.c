@@ -333,10 +333,23 @@ static bool dirty_logging(const struct bt_engine *engine)
     return atomic_load_explicit(&engine->dirty, memory_order_relaxed);
 }
 
+static void touch_memory(struct bt_cpu *cpu, uint64_t gpa)
+{
+    const struct guest_memory *mem = cpu->engine->config.memory;
+    if (guest_memory_touched(mem, gpa))
+        return;
+    bool live = cpu->vec_live;
+    bt_vec_save(cpu);
+    guest_memory_touch(mem, gpa);
+    if (live)
+        bt_vec_load(cpu);
+}
+
 void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write)
 {
     struct bt_tlb_entry *entry = bt_tlb_slot(cpu->tlb, lin);
     uint64_t page = round_down(lin, GUEST_PAGE_SIZE);
+    touch_memory(cpu, gpa);
     __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
     __atomic_store_n(&entry->read_tag, page, __ATOMIC_RELAXED);
     __atomic_store_n(&entry->addend, (uint64_t)(uintptr_t)host - page, __ATOMIC_RELAXED);

@@ -292,7 +292,7 @@ void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
 
 void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy)
 {
-    struct bt_op *op = &t->block->ops[t->op_count++];
+    struct bt_op *op = t->block->op;
     *op = (struct bt_op){.run = fn, .heavy = heavy, .insn = *insn};
     tr_need_saved_flags(t);
     emit_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)op);

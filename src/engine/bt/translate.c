@@ -266,19 +266,18 @@ static void emit_body(struct tr *t)
     emit_trap_code(t, start);
 }
 
-static struct bt_block *block_new(const struct tr *t, uint64_t phys)
+static struct bt_block *block_new(struct tr *t, uint64_t phys)
 {
-    struct bt_block *b = calloc(1, sizeof(*b) + t->count * sizeof(b->insn[0]));
-    if (!b)
-        return NULL;
+    struct bt_cache *c = t->engine->cache;
+    struct bt_block *b = bt_cache_record(c, sizeof(*b) + t->count * sizeof(b->insn[0]));
     b->phys = phys;
     b->mode = t->mode;
     b->len = t->off[t->count];
     b->insn_count = (uint16_t)t->count;
-    if (t->form[t->count - 1] == FORM_OP && !(b->ops = calloc(1, sizeof(*b->ops)))) {
-        bt_block_free(b);
-        return NULL;
-    }
+    b->link_count = (uint16_t)(2 + t->kept_count);
+    b->link = bt_cache_record(c, b->link_count * sizeof(b->link[0]));
+    if (t->form[t->count - 1] == FORM_OP)
+        b->op = bt_cache_record(c, sizeof(*b->op));
     return b;
 }
 
@@ -341,16 +340,12 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t
 {
     if (!bt_cache_reserve(t->engine, &t->e))
         return BT_TRANSLATE_RETRY;
-    t->block = block_new(t, phys);
-    if (!t->block) {
-        snprintf(t->cpu->why, sizeof(t->cpu->why), "out of memory for translations");
-        return BT_TRANSLATE_ERROR;
-    }
-    t->block->phys2 = phys2 ? round_down(phys2, GUEST_PAGE_SIZE) : 0;
     tr_plan(t);
+    t->block = block_new(t, phys);
+    t->block->phys2 = phys2 ? round_down(phys2, GUEST_PAGE_SIZE) : 0;
     emit_body(t);
     if (t->e.full) {
-        bt_block_free(t->block);
+        bt_cache_abandon(t->engine->cache, t->block);
         snprintf(t->cpu->why, sizeof(t->cpu->why), "a translation outgrew its room");
         return BT_TRANSLATE_ERROR;
     }
@@ -380,7 +375,7 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
         t->engine = engine;
         t->mode = mode;
         t->page_off = (unsigned)(phys & 0xfff);
-        t->count = t->stub_count = t->op_count = 0;
+        t->count = t->stub_count = 0;
         t->off[0] = 0;
         t->ended = false;
         if (decode_block(t, code, avail, limited) == DECODE_MORE) {

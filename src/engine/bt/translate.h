@@ -129,7 +129,6 @@ struct tr {
     bool ended; /* an exit has been emitted */
     struct stub stub[BT_STUBS_MAX];
     unsigned stub_count;
-    unsigned op_count;
 };
 
 /* ---- translate.c ---- */
