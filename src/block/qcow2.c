@@ -64,7 +64,6 @@ static bool read_l1(struct qcow2 *q, struct error **err)
     q->l1 = load_table(q, q->l1_offset, q->l1_size, err);
     if (!q->l1)
         return false;
-    uint64_t end = round_up(q->file_end, q->cluster_size);
     for (uint32_t i = 0; i < q->l1_size; i++) {
         uint64_t e = q->l1[i], offset = e & ENTRY_OFFSET;
         if (e & L1_RESERVED)
@@ -75,7 +74,7 @@ static bool read_l1(struct qcow2 *q, struct error **err)
         }
         if (offset & (q->cluster_size - 1))
             return malformed(q, "its L1 table points between clusters", err);
-        if (!range_fits(offset, q->cluster_size, end))
+        if (!range_fits(offset, q->cluster_size, q->file_end))
             return malformed(q, "it is truncated: an L2 table lies past the end of the file", err);
         if (!claim(q, offset, q->cluster_size, err))
             return false;
@@ -88,12 +87,11 @@ static bool read_reftable(struct qcow2 *q, struct error **err)
     q->reftable = load_table(q, q->reftable_offset, q->reftable_size, err);
     if (!q->reftable)
         return false;
-    uint64_t end = round_up(q->file_end, q->cluster_size);
     for (uint64_t i = 0; i < q->reftable_size; i++) {
         uint64_t e = q->reftable[i];
         if (e & (q->cluster_size - 1))
             return malformed(q, "its refcount table points between clusters", err);
-        if (e && !range_fits(e, q->cluster_size, end))
+        if (e && !range_fits(e, q->cluster_size, q->file_end))
             return malformed(q, "it is truncated: a refcount block lies past the end of the file", err);
         if (e && !claim(q, e, q->cluster_size, err))
             return false;

@@ -112,14 +112,16 @@ static bool read_geometry(struct qcow2 *q, const uint8_t *h, struct error **err)
     return true;
 }
 
-/* [offset, offset + bytes) is aligned to clusters and lies in the file. */
+/*
+ * [offset, offset + bytes) is aligned to clusters and lies in the file. Only data may end with the file in
+ * the middle of a cluster: what is missing of a table would read as "nothing is stored".
+ */
 static bool check_table(const struct qcow2 *q, const char *what, uint64_t offset, uint64_t bytes,
                         struct error **err)
 {
-    uint64_t end = round_up(q->file_end, q->cluster_size);
     if (offset == 0 || offset & (q->cluster_size - 1))
         return refuse(q, err, "the %s is not at the start of a cluster", what);
-    if (!range_fits(offset, bytes, end))
+    if (!range_fits(offset, bytes, q->file_end))
         return refuse(q, err, "it is truncated: the %s lies past the end of the file", what);
     return true;
 }

@@ -32,7 +32,7 @@ bool qcow2_each_snapshot(struct qcow2 *q,
             return bad_table(q, err);
         struct qcow2_snapshot s = {.l1_offset = load_be64(e), .l1_size = load_be32(e + 8)};
         if ((uint64_t)s.l1_size * 8 > L1_BYTES_MAX || s.l1_offset & (q->cluster_size - 1) ||
-            !range_fits(s.l1_offset, (uint64_t)s.l1_size * 8, round_up(q->file_end, q->cluster_size)))
+            !range_fits(s.l1_offset, (uint64_t)s.l1_size * 8, q->file_end))
             return bad_table(q, err);
         uint64_t length =
             SNAPSHOT_FIXED + (uint64_t)load_be32(e + 36) + load_be16(e + 12) + load_be16(e + 14);

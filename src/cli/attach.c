@@ -27,10 +27,11 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 
-#define ESCAPE_KEY   0x1d /* Ctrl-] */
-#define ANSWER_MS    2000 /* for a control command */
-#define GRACE_MS     5000 /* to end before the next, harder, request */
-#define DRAIN_CHUNKS 1024 /* of output left behind by a machine that ended */
+#define ESCAPE_KEY     0x1d /* Ctrl-] */
+#define ANSWER_MS      2000 /* for a control command */
+#define GRACE_MS       5000 /* to end before the next, harder, request */
+#define DRAIN_CHUNKS   1024 /* of output left behind by a machine that ended */
+#define LAST_OUTPUT_MS 500  /* for a reader that takes nothing while we are to end */
 
 struct buffer {
     size_t used;
@@ -106,7 +107,8 @@ static void say(const struct session *s, const char *text, size_t len)
 static void say_line(const struct session *s, const char *what, const char *detail)
 {
     char line[512];
-    int n = snprintf(line, sizeof(line), "\nruche: %s%s\n", what, detail);
+    /* On the guest's screen it begins a line of its own. */
+    int n = snprintf(line, sizeof(line), "%sruche: %s%s\n", s->terminal ? "\n" : "", what, detail);
     say(s, line, MIN((size_t)n, sizeof(line) - 1));
 }
 
@@ -207,27 +209,55 @@ static bool receive_from_guest(struct session *s)
     return n > 0;
 }
 
-/* Whoever read our output is gone: there is no console any more, and so the machine ends. */
-static void output_lost(struct session *s)
+/* Nobody takes our output, so there is no console any more. False when the machine was to end anyway. */
+static bool output_lost(struct session *s)
 {
     int why = errno;
     s->to_user.used = 0;
     if (s->stop_step)
-        return;
+        return false;
     say_line(s, "write to standard output: ", strerror(why));
-    s->status = EXIT_RUCHE;
     s->stopped_by = SIGPIPE;
-    stop_machine(s);
+    return true;
 }
 
-static void show_output(struct session *s)
+/* False when nobody takes it any more. */
+static bool show_output(struct session *s)
 {
     /* No more at once than a pipe that polls writable takes without blocking. */
     ssize_t n = write(STDOUT_FILENO, s->to_user.data, MIN(s->to_user.used, 4096));
     if (n > 0)
         consume(&s->to_user, (size_t)n);
-    else if (n < 0 && errno != EAGAIN && errno != EINTR)
-        output_lost(s);
+    return n >= 0 || errno == EAGAIN || errno == EINTR;
+}
+
+/* Waits until standard output takes more. False when it does not and somebody wants us to end. */
+static bool output_ready(struct session *s)
+{
+    struct pollfd p[] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = s->m->signal_fd, .events = POLLIN}};
+    while (!s->stopped_by) {
+        struct signalfd_siginfo info;
+        if (poll(p, ARRAY_SIZE(p), -1) > 0 && p[0].revents)
+            return true;
+        if (read(s->m->signal_fd, &info, sizeof(info)) == sizeof(info) &&
+            (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP))
+            s->stopped_by = (int)info.ssi_signo;
+    }
+    return poll(p, 1, LAST_OUTPUT_MS) > 0;
+}
+
+/* What is in the buffer comes out, however slow the reader is. */
+static bool drain_output(struct session *s)
+{
+    while (s->to_user.used) {
+        if (!output_ready(s))
+            return false;
+        if (!show_output(s)) {
+            output_lost(s);
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool relay_errors(struct session *s)
@@ -245,10 +275,7 @@ static bool relay_errors(struct session *s)
 static void machine_ended(struct session *s, int wait_status)
 {
     for (int i = 0; i < DRAIN_CHUNKS; i++) {
-        if (!write_all(STDOUT_FILENO, s->to_user.data, s->to_user.used))
-            break;
-        s->to_user.used = 0;
-        if (s->m->serial_fd < 0 || !receive_from_guest(s))
+        if (!drain_output(s) || s->m->serial_fd < 0 || !receive_from_guest(s))
             break;
     }
     for (int i = 0; i < DRAIN_CHUNKS && s->m->error_fd >= 0 && relay_errors(s); i++)
@@ -345,16 +372,16 @@ static void serve_once(struct session *s, bool *ready)
         stop_machine(s);
     if (n <= 0)
         return;
-    if (p[READY].revents)
-        *ready = take_ready(s);
+    if (p[READY].revents && (*ready = take_ready(s)))
+        return; /* what else there is, even its end, is for the session that follows */
     if (p[INPUT].revents)
         read_input(s);
     if (p[SERIAL].revents & POLLOUT)
         send_to_guest(s);
     if (room && (p[SERIAL].revents & (POLLIN | POLLHUP | POLLERR)))
         receive_from_guest(s);
-    if (p[OUTPUT].revents)
-        show_output(s);
+    if (p[OUTPUT].revents && !show_output(s) && output_lost(s))
+        stop_machine(s);
     if (p[ERRORS].revents)
         relay_errors(s);
     if (p[SIGNALS].revents)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The program `ruche`: finds the verb and runs it. */
-#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/verb.h"
+#include "os/standard.h"
 
 const struct verb *verb_find(const char *name)
 {
@@ -56,17 +56,9 @@ static bool is_help(const char *word)
     return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
-/* What went to stdout must have got there, else the command did not do what it says. */
-static int flushed(int status)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return status;
-    fprintf(stderr, "ruche: write to standard output: %s\n", strerror(errno));
-    return status ? status : EXIT_RUCHE;
-}
-
 int main(int argc, char **argv)
 {
+    standard_fds_fill();
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2)
         return usage_error(NULL, "no command given");
@@ -81,8 +73,8 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (is_help(argv[i])) {
             fputs(verb->help, stdout);
-            return flushed(EXIT_OK);
+            return standard_output_done(EXIT_OK, EXIT_RUCHE);
         }
     }
-    return flushed(verb->run(argc - 1, argv + 1));
+    return standard_output_done(verb->run(argc - 1, argv + 1), EXIT_RUCHE);
 }

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "catalog/file.h"
 #include "catalog/image.h"
 #include "catalog/kept.h"
 #include "cli/image_build.h"
@@ -163,6 +164,11 @@ static int run(int argc, char **argv)
     }
     if (!is_ls && !b.name)
         return usage_error("image", "image %s: which image?", action);
+    struct error *err = NULL;
+    if (b.name && !catalog_name_check(b.name, &err)) {
+        failure(err);
+        return EXIT_USAGE;
+    }
     if (!is_size(b.size))
         return usage_error("image", "image build: '%s' is no size such as 8G", b.size);
     if (is_ls)

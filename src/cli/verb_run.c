@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -132,7 +133,8 @@ static int parse(struct request *r, int argc, char **argv)
     if (r->keep && !r->image)
         return usage_error("run", "--keep is for the disk of an image");
     struct error *err = NULL;
-    if (r->name && !catalog_name_check(r->name, &err)) {
+    if ((r->name && !catalog_name_check(r->name, &err)) ||
+        (r->image && !catalog_name_check(r->image, &err))) {
         failure(err);
         return EXIT_USAGE;
     }
@@ -217,10 +219,15 @@ static char *detached_serial(const struct request *r)
     return catalog_format("unix:%.*s.serial", (int)len, r->control);
 }
 
-static int report_detached(const struct request *r, const char *serial)
+/* A machine that nobody learns of would run unseen: it ends again. */
+static int report_detached(const struct request *r, const char *serial, pid_t machine)
 {
     printf("name     %s\ncontrol  %s\nserial   %s\n", r->name, r->control, serial);
-    return EXIT_OK;
+    if (fflush(stdout) == 0)
+        return EXIT_OK;
+    kill(machine, SIGTERM);
+    waitpid(machine, NULL, 0);
+    return EXIT_RUCHE;
 }
 
 /* Chooses where the serial line goes. *fd is the machine's end and session->serial_fd ours when it comes
@@ -294,7 +301,7 @@ static int run_machine(struct request *r, const char *program)
     if (r->overlay)
         unlink(r->overlay);
     if (r->detach)
-        return report_detached(r, serial);
+        return report_detached(r, serial, machine.pid);
     status = session_serve(&session);
     /* The machine removes its socket itself, unless it was ended by force. */
     if (r->control_path)

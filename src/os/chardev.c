@@ -342,6 +342,10 @@ static bool open_fd(struct chardev *c, const char *text, struct error **err)
 
 static bool open_file(struct chardev *c, const char *path, struct error **err)
 {
+    if (!*path) {
+        error_set(err, EINVAL, "cannot use %s: it names no file", c->spec);
+        return false;
+    }
     /* Non-blocking, so that a FIFO without a reader is an error now and not a hang. */
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
     if (fd < 0) {

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "core/device.h"
+#include "os/standard.h"
 #include "vmm/board.h"
 #include "vmm/save.h"
 
@@ -96,6 +97,7 @@ static void set_signals(void)
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow gives an error */
 }
 
 static bool open_saved(struct machine_config *config, struct saved_machine **saved, struct error **err)
@@ -158,6 +160,7 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     int status = 0;
 
+    standard_fds_fill();
     switch (options_parse(&config, argc, argv, &err)) {
     case OPTIONS_RUN:
         status = run(&config);
@@ -179,5 +182,5 @@ int main(int argc, char **argv)
         break;
     }
     options_free(&config);
-    return status;
+    return standard_output_done(status, BOARD_FAILED);
 }

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the tests of the command line share: `ruche` in a world of its own, on pipes or on a pseudo-terminal."""
 import fcntl
+import hashlib
 import os
 import pty
+import re
 import select
+import shlex
 import shutil
 import signal
 import struct
@@ -12,6 +15,8 @@ import tempfile
 import termios
 import time
 import unittest
+
+import kernels
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUCHE = os.environ.get("RUCHE", os.path.join(HERE, "../../build/src/cli/ruche"))
@@ -51,8 +56,181 @@ class Case(unittest.TestCase):
 
     def one_line(self, stderr):
         """A reason is one line with our name in front."""
-        self.assertRegex(stderr, r"\Aruche: [^\n]+\n\Z")
+        self.assertRegex(stderr, r"\Aruche(-vmm)?: [^\n]+\n\Z")
         return stderr
+
+
+def table(*rows):
+    """Decorator of a class of tests: each row becomes a test. A row is its title, then the arguments of cls.row()."""
+    def add(cls):
+        for title, *arguments in rows:
+            name = "test_" + re.sub(r"\W+", "_", title)
+            assert not hasattr(cls, name), f"two rows '{title}'"
+            setattr(cls, name, lambda self, arguments=arguments: self.row(*arguments))
+        return cls
+    return add
+
+
+class Files(dict):
+    """Files to run with, by name; each is made when it is first asked for."""
+
+    def __init__(self, folder):
+        super().__init__(here=folder, x200="x" * 200)
+        self.folder = folder
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, data):
+        with open(self.path(name), "wb") as f:
+            f.write(data)
+        return self.path(name)
+
+    def __missing__(self, name):
+        self[name] = getattr(self, "make_" + name)(name)
+        return self[name]
+
+    def make_missing(self, name):
+        return self.path(name)
+
+    def make_folder(self, name):
+        os.mkdir(self.path(name))
+        return self.path(name)
+
+    def make_fifo(self, name):
+        os.mkfifo(self.path(name))
+        return self.path(name)
+
+    def make_empty(self, name):
+        return self.write(name, b"")
+
+    def make_noise(self, name):
+        return self.write(name, bytes(range(256)) * 64)
+
+    def make_kernel(self, name):
+        """Runs until it is ended."""
+        return self.write(name, kernels.multiboot(kernels.HANG))
+
+    def make_off(self, name):
+        """Says something and powers off."""
+        return self.write(name, kernels.multiboot(kernels.say("hello\n") + kernels.POWER_OFF))
+
+    def make_quiet(self, name):
+        return self.write(name, kernels.multiboot(kernels.POWER_OFF))
+
+    def make_flood(self, name):
+        return self.write(name, kernels.multiboot(kernels.FLOOD))
+
+    def make_bzimage(self, name):
+        return self.write(name, kernels.bzimage(kernels.say("hello\n") + kernels.POWER_OFF))
+
+    def make_pvh(self, name):
+        return self.write(name, kernels.pvh(kernels.say("hello\n") + kernels.POWER_OFF))
+
+    def make_raw(self, name):
+        return self.write(name, bytes(1 << 20))
+
+    def qemu_img(self, *arguments):
+        subprocess.run(["qemu-img", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    def make_qcow2(self, name):
+        """A disk of 16 MiB with data at its beginning and in its middle."""
+        path = self.path(name)
+        self.qemu_img("create", "-q", "-f", "qcow2", path, "16M")
+        subprocess.run(["qemu-io", "-c", "write -P 1 0 512k", "-c", "write -P 2 8M 512k", path], check=True,
+                       stdout=subprocess.DEVNULL)
+        return path
+
+    def make_overlay(self, name):
+        self.qemu_img("create", "-q", "-f", "qcow2", "-b", self["qcow2"], "-F", "qcow2", self.path(name))
+        return self.path(name)
+
+
+def contents(folder):
+    """All that is in a folder but for folders: what would show if something were left behind or changed."""
+    found = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            status = os.lstat(path)
+            digest = ""
+            if os.path.isfile(path) and not os.path.islink(path):
+                with open(path, "rb") as f:
+                    digest = hashlib.sha256(f.read()).hexdigest()
+            found[os.path.relpath(path, folder)] = (status.st_mode, status.st_size, digest)
+    return found
+
+
+def processes(folder):
+    """Processes whose environment names the folder."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if folder.encode() in f.read():
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+class Real(Case):
+    """`ruche` with the real machine, and files to run it with."""
+
+    def setUp(self):
+        super().setUp()
+        del self.env["RUCHE_VMM"]
+        self.files = Files(self.path("files"))
+        os.mkdir(self.files.folder)
+
+    def words(self, command):
+        return [word.format_map(self.files) for word in shlex.split(command)]
+
+    def row(self, command, status, *reason):
+        """Ends with that status and, in one line, that reason; leaves nothing behind and changes nothing."""
+        words = self.words(command)
+        reason = [part.format_map(self.files) for part in reason]
+        before = contents(self.folder)
+        _, err = self.ruche(*words, status=status)
+        self.one_line(err)
+        for part in reason:
+            self.assertIn(part, err)
+        self.unchanged(before)
+
+    def unchanged(self, before):
+        self.assertEqual(contents(self.folder), before)
+        self.assertEqual(processes(self.folder), [])
+
+    def start(self, command, **more):
+        """A machine that goes on running; returned once it does. It is ended with the test."""
+        words = self.words(command)
+        sockets = os.path.join(self.runtime, "ruche")
+        before = set(os.listdir(sockets)) if os.path.exists(sockets) else set()
+        p = subprocess.Popen([RUCHE, *words], **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": self.env,
+                                                 **more})
+        self.addCleanup(self.stop, p)
+        self.wait_for(p, lambda: os.path.exists(sockets) and set(os.listdir(sockets)) - before)
+        return p
+
+    def stop(self, p, number=signal.SIGTERM):
+        """Gives the exit status."""
+        if p.poll() is None:
+            p.send_signal(number)
+        try:
+            return p.wait(30)
+        finally:
+            if p.poll() is None:
+                p.kill()
+            for f in (p.stdin, p.stdout, p.stderr):
+                if f:
+                    f.close()
+
+    def wait_for(self, p, condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertIsNone(p.poll())
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
 
 
 class Terminal:

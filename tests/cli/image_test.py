@@ -101,7 +101,7 @@ class Build(Images):
 
     def test_no_recipe(self):
         self.one_line(self.ruche("image", "build", "other", status=125)[1])
-        self.one_line(self.ruche("image", "build", "../x", status=125)[1])
+        self.one_line(self.ruche("image", "build", "../x", status=2)[1])
         self.assertEqual(self.left(), [])
 
     def start_endless(self):

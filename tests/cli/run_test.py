@@ -85,6 +85,9 @@ class Pipes(Case):
         _, err = self.run_kernel(status=125, RUCHE_VMM="/nonexistent")
         self.assertIn("/nonexistent", self.one_line(err))
 
+    def test_machine_that_ends_at_once(self):
+        self.assertEqual(self.run_kernel(status=7, FAKE="brief"), ("hello\n", ""))
+
     def test_crash_of_the_machine(self):
         _, err = self.run_kernel(stdin="die\n", status=125)
         self.assertIn("signal 11", self.one_line(err))

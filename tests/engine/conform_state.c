@@ -341,6 +341,22 @@ static void round_trips_across(struct conform *c)
     harness_close(other);
 }
 
+/* ---- what the guest does shows in the state ---- */
+
+CODE(set_xcr0, "code32",
+     "xor %ecx, %ecx; xor %edx, %edx; mov $3, %eax; xsetbv; mov $1, %al; out %al, $0xf4; 9: jmp 9b");
+
+static void xsetbv(struct conform *c)
+{
+    struct x86_state s;
+    conform_prepare(c, 0, set_xcr0, CODE_SIZE(set_xcr0), &s);
+    s.xcr0 = 1;
+    conform_set(c, 0, &s);
+    conform_run(c, HARNESS_EXITED, 20000);
+    c->h->ops->get_state(c->h->vcpu[0], &s);
+    conform_equal(c, s.xcr0, 3, "XCR0");
+}
+
 /* ---- a program on the move ---- */
 
 /*
@@ -358,7 +374,7 @@ CODE(
     "%rcx\n"
     "xor 0x120000, %rbp; fld %st(1); fmul %st(1), %st; fstpl 0x120010; xor 0x120010, %rbp\n"
     "bsf %rbp, %rdx; cmovz %rax, %rdx; xor %rdx, %rbp; pushf; pop %rdx; and $0xcd5, %edx; add %rdx, %rbp\n"
-    "dec %rcx; jnz 1b; mov %rbp, 0x120020; out %al, $0xf4; 9: jmp 9b\n"
+    "dec %rcx; jnz 1b; mov %rbp, 0x120020; 9: out %al, $0xf4; jmp 9b\n"
     "2: ror $7, %rbp; bswap %rbp; sbb $3, %rbp; ret");
 
 #define HOPS_MIN   5u
@@ -419,7 +435,10 @@ static unsigned journey(struct conform *c, struct harness *other, uint64_t round
     prepare_traveller(c, &s, rounds);
     while (!run_for(stop[hops % 2], hops < HOPS_MAX ? 1 + (unsigned)bits(c, 3) : 100000)) {
         if (hops == HOPS_MAX) {
-            conform_fail(c, "the program does not end");
+            stop[hops % 2]->ops->get_state(stop[hops % 2]->vcpu[0], &s);
+            conform_fail(c, "the program does not end: RIP 0x%llx, RCX 0x%llx, RFLAGS 0x%llx, activity %u",
+                         (unsigned long long)s.rip, (unsigned long long)s.gpr[R_RCX],
+                         (unsigned long long)s.rflags, s.mp_state);
             return hops;
         }
         move_machine(stop[hops % 2], stop[(hops + 1) % 2]);
@@ -462,6 +481,7 @@ const struct conform_case conform_state_cases[] = {
     {"state after reset", 2, reset_state},
     {"random states in and out", 1, round_trips},
     {"random states to the other engine", 1, round_trips_across},
+    {"XSETBV shows in the state", 1, xsetbv},
     {"a program stopped at random points goes on in another machine", 1, travel_within},
     {"a program stopped at random points goes on in the other engine", 1, travel_across},
     {NULL, 0, NULL},

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "block/block.h"
 #include "device/virtio/virtio.h"
@@ -90,11 +92,26 @@ static uint8_t status_of(int result)
     return result == 0 ? VIRTIO_BLK_S_OK : result == -ENOTSUP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
 }
 
+/* The guest only learns that it failed; why is for whoever looks after the host. */
+static void report_failure(const struct block_request *req, int result)
+{
+    static const char *const what[] = {
+        [BLOCK_READ] = "reading",       [BLOCK_WRITE] = "writing",        [BLOCK_FLUSH] = "flushing",
+        [BLOCK_DISCARD] = "discarding", [BLOCK_WRITE_ZEROES] = "zeroing",
+    };
+    struct block_info info;
+    block_get_info(req->block, &info);
+    log_guest(LOG_WARN, "disk '%s': %s %llu bytes at %llu: %s", info.path, what[req->op],
+              (unsigned long long)req->length, (unsigned long long)req->offset, strerror(-result));
+}
+
 static void part_done(struct block_request *req, int result)
 {
     struct blk_request *r = req->opaque;
-    if (result < 0)
+    if (result < 0) {
         r->status = status_of(result);
+        report_failure(req, result);
+    }
     if (--r->pending)
         return;
     if (r->flush && r->status == VIRTIO_BLK_S_OK) {

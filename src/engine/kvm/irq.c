@@ -75,9 +75,9 @@ void kvm_nmi(struct vcpu *v)
     kvm_wake(cpu);
 }
 
-bool kvm_route_level(struct kvm_machine *m, uint8_t vector, struct error **err)
+bool kvm_route_level(struct kvm_machine *m, unsigned vector, struct error **err)
 {
-    if (vector < FIRST_VECTOR || m->level_route[vector])
+    if (vector < FIRST_VECTOR || vector >= KVM_VECTORS || m->level_route[vector])
         return true;
     m->level_route[vector] = true;
     cleanup(mem) struct kvm_irq_routing *table =

@@ -117,7 +117,7 @@ void kvm_msi(struct engine *e, uint64_t addr, uint32_t data);
 /* Before KVM_RUN: NMI and the PIC's interrupt. The processor's thread. */
 bool kvm_inject(struct kvm_cpu *cpu, struct error **err);
 /* Has the kernel report the EOI of a vector. machine->lock held. */
-bool kvm_route_level(struct kvm_machine *m, uint8_t vector, struct error **err);
+bool kvm_route_level(struct kvm_machine *m, unsigned vector, struct error **err);
 /* A message to the local APIC of one processor, whatever it is: delivery mode as in an MSI's data. */
 bool kvm_signal(struct kvm_machine *m, unsigned index, uint32_t data, struct error **err);
 

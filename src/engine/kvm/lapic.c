@@ -201,7 +201,7 @@ static bool route_levels(struct kvm_machine *m, const struct x86_lapic *in, stru
 {
     for (unsigned v = 0; v < KVM_VECTORS; v++) {
         bool under_way = (in->isr[v / 32] | in->irr[v / 32]) & in->tmr[v / 32] & (1u << v % 32);
-        if (under_way && !kvm_route_level(m, (uint8_t)v, err))
+        if (under_way && !kvm_route_level(m, v, err))
             return false;
     }
     return true;

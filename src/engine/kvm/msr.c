@@ -63,10 +63,12 @@ static const struct state_msr table[] = {
 };
 _Static_assert(ARRAY_SIZE(table) <= KVM_STATE_MSRS, "struct kvm_cpu has no room for them");
 
+/* As struct kvm_msrs, with room. */
 struct msr_list {
-    struct kvm_msrs head;
+    uint32_t nmsrs, pad;
     struct kvm_msr_entry entry[ARRAY_SIZE(table)];
 };
+_Static_assert(offsetof(struct msr_list, entry) == offsetof(struct kvm_msrs, entries), "the kernel's layout");
 
 static uint64_t *field(struct x86_state *s, unsigned i)
 {
@@ -79,15 +81,15 @@ static bool transfer(struct kvm_cpu *cpu, unsigned long request, struct msr_list
     const char *name = request == KVM_GET_MSRS ? "KVM_GET_MSRS" : "KVM_SET_MSRS";
     if (done < 0)
         error_set_errno(err, errno, "KVM refuses %s", name);
-    else if ((unsigned)done < list->head.nmsrs)
+    else if ((unsigned)done < list->nmsrs)
         error_set(err, EINVAL, "KVM refuses %s of MSR 0x%x, value 0x%llx", name, list->entry[done].index,
                   (unsigned long long)list->entry[done].data);
-    return done >= 0 && (unsigned)done == list->head.nmsrs;
+    return done >= 0 && (unsigned)done == list->nmsrs;
 }
 
 bool kvm_msr_read(struct kvm_cpu *cpu, uint32_t msr, uint64_t *value, struct error **err)
 {
-    struct msr_list list = {.head.nmsrs = 1, .entry = {{.index = msr}}};
+    struct msr_list list = {.nmsrs = 1, .entry = {{.index = msr}}};
     if (!transfer(cpu, KVM_GET_MSRS, &list, err))
         return false;
     *value = list.entry[0].data;
@@ -96,7 +98,7 @@ bool kvm_msr_read(struct kvm_cpu *cpu, uint32_t msr, uint64_t *value, struct err
 
 bool kvm_msr_write(struct kvm_cpu *cpu, uint32_t msr, uint64_t value, struct error **err)
 {
-    struct msr_list list = {.head.nmsrs = 1, .entry = {{.index = msr, .data = value}}};
+    struct msr_list list = {.nmsrs = 1, .entry = {{.index = msr, .data = value}}};
     return transfer(cpu, KVM_SET_MSRS, &list, err);
 }
 
@@ -113,7 +115,7 @@ bool kvm_msr_get(struct kvm_cpu *cpu, struct x86_state *out, struct error **err)
     for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
         *field(out, i) = table[i].rest;
         if (cpu->msr_known[i])
-            list.entry[list.head.nmsrs++].index = table[i].msr;
+            list.entry[list.nmsrs++].index = table[i].msr;
     }
     if (!transfer(cpu, KVM_GET_MSRS, &list, err))
         return false;
@@ -130,7 +132,7 @@ bool kvm_msr_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error *
         uint64_t value;
         memcpy(&value, (const char *)in + table[i].offset, sizeof(value));
         if (cpu->msr_known[i]) {
-            list.entry[list.head.nmsrs++] = (struct kvm_msr_entry){.index = table[i].msr, .data = value};
+            list.entry[list.nmsrs++] = (struct kvm_msr_entry){.index = table[i].msr, .data = value};
         } else if (value != table[i].rest) {
             error_set(err, EINVAL, "this KVM has no MSR 0x%x, which the state uses", table[i].msr);
             return false;

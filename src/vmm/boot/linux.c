@@ -133,14 +133,14 @@ static bool take_unpacked(void *opaque, const uint8_t *data, size_t len, struct 
     return true;
 }
 
-/* The payload's range in the file and its format; UNPACK_UNKNOWN when the guest must see to it. */
+/* The payload's range in the file, which it is known to fit in, and its format; UNPACK_UNKNOWN when the guest
+ * must see to it. */
 static enum unpack_format find_payload(struct linux_image *li, uint64_t *offset, uint64_t *len)
 {
     const struct setup_header *h = &li->hdr;
     uint8_t magic[UNPACK_MAGIC_LEN];
 
-    if (h->version < VERSION_PAYLOAD || h->payload_length < sizeof(magic) + 4 ||
-        !range_fits(h->payload_offset, h->payload_length, li->code_size))
+    if (h->version < VERSION_PAYLOAD || h->payload_length < sizeof(magic) + 4)
         return UNPACK_UNKNOWN;
     *offset = li->code_offset + h->payload_offset;
     *len = h->payload_length;
@@ -296,6 +296,9 @@ static bool put_boot_params(struct linux_image *li, struct error **err)
 static bool load_kernel(struct linux_image *li, enum boot_mode *mode, struct error **err)
 {
     uint64_t offset, len;
+    const struct setup_header *h = &li->hdr;
+    if (h->version >= VERSION_PAYLOAD && !range_fits(h->payload_offset, h->payload_length, li->code_size))
+        return refuse(li, "the file is truncated within its packed kernel", err);
     enum unpack_format format = find_payload(li, &offset, &len);
 
     if (format == UNPACK_UNKNOWN) {
