@@ -86,6 +86,7 @@ enum bt_exit {
     BT_EXIT_OP,      /* cpu->op is to be executed by its C function at cpu->rip */
     BT_EXIT_SLOW,    /* the instruction at cpu->rip wants its MODE_SLOW translation */
     BT_EXIT_FAULT,   /* cpu->exc is set, for the instruction at cpu->rip */
+    BT_EXIT_DEAD,    /* a jump cache entry led to a block that is no more: as LOOKUP, but not by that entry */
     BT_EXIT_PRECISE, /* accesses from cpu->rip on cannot share a check: go on with a MODE_PRECISE block */
 };
 
@@ -150,6 +151,7 @@ struct bt_thunks {
     const uint8_t *leave;            /* back to C, all state is in *cpu already */
     const uint8_t *exit_flags_host;  /* jump here to leave, status flags in the host's */
     const uint8_t *exit_flags_saved; /* the same, status flags in cpu->status */
+    const uint8_t *dead;             /* the indirect entry of blocks that are no more */
     const uint8_t *callout[BT_CALLOUTS];
 };
 

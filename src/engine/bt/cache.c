@@ -180,12 +180,29 @@ static void page_recount(struct bt_page *page, uint64_t gpa)
     page->code = code;
 }
 
+/*
+ * Jump caches may still have the block: from now on its indirect entry, with which its code begins, leads
+ * away. Its first instruction is longer than a jump and lies in 8 aligned bytes, which change at once.
+ */
+static void close_entry(struct bt_engine *engine, struct bt_block *block)
+{
+    uint8_t jump[8];
+    memcpy(jump, block->code, sizeof(jump));
+    int32_t rel = (int32_t)(engine->thunks.dead - (bt_cache_exec(engine->cache, block->code) + 5));
+    jump[0] = 0xe9;
+    memcpy(jump + 1, &rel, sizeof(rel));
+    uint64_t word;
+    memcpy(&word, jump, sizeof(word));
+    __atomic_store_n((uint64_t *)(void *)block->code, word, __ATOMIC_RELEASE);
+}
+
 /* The block is found no more, and nothing jumps to it; its memory stays until its segment is reused. */
 static void kill_block(struct bt_engine *engine, struct bt_block *block)
 {
     struct bt_cache *c = engine->cache;
     struct bt_block *_Atomic *at = &c->hash[hash_of(block->phys, block->mode)];
     block->dead = true;
+    close_entry(engine, block);
     while (*at != block)
         at = &(*at)->hash_next;
     atomic_store_explicit(at, block->hash_next, memory_order_release);
@@ -434,8 +451,6 @@ bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len)
         }
         page_recount(page, at);
     }
-    if (any)
-        forget_entries(engine);
     return any;
 }
 

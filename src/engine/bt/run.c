@@ -252,6 +252,8 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
         extra = link->mode & MODE_PRECISE;
     bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
+    if (cpu->exit_reason == BT_EXIT_DEAD)
+        slot->tag = BT_JC_NONE;
     if (cacheable && !linking && slot->tag == (cpu->rip ^ cpu->jc_key)) {
         enter(cpu, (const uint8_t *)(uintptr_t)slot->host, cpu->rip);
         return true;

@@ -86,6 +86,10 @@ void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks)
     store_guest(&e);
     thunks->leave = e.p + e.delta;
     make_leave(&e);
+    thunks->dead = e.p + e.delta;
+    emit_store(&e, 8, CPU(rip), T0);
+    emit_store_imm32(&e, CPU(exit_reason), BT_EXIT_DEAD);
+    emit_jmp_to(&e, thunks->exit_flags_saved);
     for (unsigned i = 0; i < CALLOUT_COUNT; i++) {
         thunks->callout[i] = e.p + e.delta;
         make_callout(&e, (enum bt_callout)i, thunks->leave);
