@@ -333,6 +333,12 @@ static void take_events(struct bt_cpu *cpu)
         cpu->nmi_pending = true;
 }
 
+static bool deliverable(struct bt_cpu *cpu)
+{
+    return (cpu->nmi_pending && !cpu->nmi_blocked) ||
+           ((cpu->sysflags & FLAG_IF) && bt_lapic_pending(cpu->lapic));
+}
+
 /* Delivers at most one thing. */
 static void deliver_events(struct bt_cpu *cpu)
 {
@@ -349,8 +355,10 @@ static void deliver_events(struct bt_cpu *cpu)
     }
     if (!cpu->event_check || cpu->mp_state == MP_WAIT_SIPI)
         return;
-    if (cpu->shadow)
-        return; /* step() comes back here after one instruction */
+    if (cpu->shadow) {
+        cpu->event_check = deliverable(cpu); /* then step() comes back here after one instruction */
+        return;
+    }
     if (cpu->nmi_pending && !cpu->nmi_blocked) {
         deliver_nmi(cpu);
         return;
@@ -361,14 +369,6 @@ static void deliver_events(struct bt_cpu *cpu)
         deliver_interrupt(cpu);
     else
         cpu->event_check = false;
-}
-
-static bool wakes_up(struct bt_cpu *cpu)
-{
-    if (cpu->mp_state == MP_WAIT_SIPI)
-        return false;
-    return (cpu->nmi_pending && !cpu->nmi_blocked) ||
-           ((cpu->sysflags & FLAG_IF) && bt_lapic_pending(cpu->lapic));
 }
 
 /* HLT and wait-for-SIPI. Returns when something may have changed. */
@@ -387,7 +387,7 @@ static void sleep_until_event(struct bt_cpu *cpu)
     atomic_store(&cpu->code_epoch, atomic_load(&cpu->engine->cache->epoch));
     take_requests(cpu);
     take_events(cpu);
-    if (cpu->mp_state == MP_HALTED && wakes_up(cpu))
+    if (cpu->mp_state == MP_HALTED && deliverable(cpu))
         cpu->mp_state = MP_RUNNING;
 }
 
@@ -484,7 +484,7 @@ enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
         if (cpu->stop || cpu->shutdown || cpu->failed)
             break;
         if (cpu->mp_state != MP_RUNNING) {
-            if (cpu->mp_state == MP_HALTED && wakes_up(cpu))
+            if (cpu->mp_state == MP_HALTED && deliverable(cpu))
                 cpu->mp_state = MP_RUNNING;
             else {
                 sleep_until_event(cpu);
