@@ -39,7 +39,6 @@ enum run_state {
     RUN_STARTING, /* not yet run */
     RUN_RUNNING,
     RUN_PAUSED,
-    RUN_SAVING, /* frozen until what is saved has been taken */
     RUN_SHUTDOWN,
     RUN_PANICKED,
     RUN_INTERNAL_ERROR,
@@ -71,7 +70,6 @@ struct board {
     const struct saved_machine *saved; /* that this machine began as; NULL: none. Not owned */
     struct saved_check *saved_check;
     struct save_job *save;         /* NULL: nothing is being saved */
-    bool go_on, reset_waits;       /* what follows RUN_SAVING */
     struct control_save last_save; /* how the last save went */
     int exit_status;
 

@@ -33,6 +33,7 @@ struct control_save {
     char path[4096];
     char error[512];       /* when it failed */
     uint64_t bytes, total; /* of memory; total grows while it is being found out */
+    uint64_t pause_ns;     /* for which the machine stood still */
 };
 
 struct control_ops {

@@ -109,6 +109,8 @@ static void reset(struct board *b, bool guest, const char *why)
     bool go_on = b->state == RUN_RUNNING || b->state == RUN_INTERNAL_ERROR || b->state == RUN_PANICKED;
 
     freeze(b);
+    if (b->save)
+        save_cancel(b->save); /* not all that loading the kernel writes is in the engine's log */
     devices_reset(&b->m);
     for (unsigned i = 0; i < b->m.cpu_count; i++)
         b->ops->reset(vcpus_get(b->vcpus, i));
@@ -194,13 +196,9 @@ static void handle_pending(void *opaque)
 static const char *control_status(void *opaque)
 {
     static const char *const names[] = {
-        [RUN_STARTING] = "prelaunch",
-        [RUN_RUNNING] = "running",
-        [RUN_PAUSED] = "paused",
-        [RUN_SAVING] = "save-vm",
-        [RUN_SHUTDOWN] = "shutdown",
-        [RUN_PANICKED] = "guest-panicked",
-        [RUN_INTERNAL_ERROR] = "internal-error",
+        [RUN_STARTING] = "prelaunch",      [RUN_RUNNING] = "running",
+        [RUN_PAUSED] = "paused",           [RUN_SHUTDOWN] = "shutdown",
+        [RUN_PANICKED] = "guest-panicked", [RUN_INTERNAL_ERROR] = "internal-error",
     };
     return names[((struct board *)opaque)->state];
 }
@@ -214,7 +212,6 @@ static void control_stop(void *opaque)
 {
     struct board *b = opaque;
 
-    b->go_on = false;
     if (b->state == RUN_RUNNING)
         halt_with(b, RUN_PAUSED);
 }
@@ -227,7 +224,6 @@ static bool control_cont(void *opaque, struct error **err)
         error_set(err, EBUSY, "Resetting the Virtual Machine is required");
         return false;
     }
-    b->go_on = true;
     if (b->state == RUN_PAUSED) {
         thaw(b);
         qmp_event(b->qmp, "RESUME", NULL);
@@ -239,12 +235,8 @@ static void post_reset(void *opaque)
 {
     struct board *b = opaque;
 
-    if (b->state == RUN_SAVING) {
-        b->reset_waits = true;
-        save_cancel(b->save);
-    } else if (b->state != RUN_SHUTDOWN) {
+    if (b->state != RUN_SHUTDOWN)
         reset(b, false, "host-qmp-system-reset");
-    }
 }
 
 static void control_reset(void *opaque)
@@ -310,20 +302,30 @@ static bool control_chardev_info(void *opaque, unsigned index, struct control_ch
     return index == 0;
 }
 
-/* Saving. What is done to the machine meanwhile waits, or makes the save give up. */
+/* Saving. The machine runs, or stands still, or is stopped and goes on meanwhile; only a reset makes the save
+ * give up. */
 
-static void save_taken(struct board *b)
+/* The moment that is saved. */
+static bool take_moment(struct board *b, struct error **err)
 {
-    if (b->state != RUN_SAVING)
-        return;
-    b->state = RUN_PAUSED;
-    if (b->go_on) {
+    bool running = b->state == RUN_RUNNING;
+
+    if (b->state != RUN_RUNNING && b->state != RUN_PAUSED)
+        return error_set(err, EBUSY, "the machine has stopped"), false;
+    /* Most of it now, so that the guest does not stand still for it. */
+    if (!save_disks_flush(b, err))
+        return false;
+    uint64_t begin = monotonic_ns();
+    if (running)
+        freeze(b);
+    bool ok = !__atomic_load_n(&b->pending, __ATOMIC_SEQ_CST);
+    if (!ok)
+        error_set(err, EBUSY, "the guest is about to reset or end it");
+    ok = ok && save_take(b->save, err);
+    if (running)
         thaw(b);
-        qmp_event(b->qmp, "RESUME", NULL);
-    }
-    if (b->reset_waits)
-        reset(b, false, "host-qmp-system-reset");
-    b->reset_waits = false;
+    b->last_save.pause_ns = running ? monotonic_ns() - begin : 0;
+    return ok;
 }
 
 static void save_done(struct board *b, const struct error *failure)
@@ -354,25 +356,14 @@ static bool control_save(void *opaque, const char *path, struct error **err)
     struct save_job *job = save_prepare(b, path, err);
     if (!job)
         return false;
-    b->go_on = b->state == RUN_RUNNING;
-    if (b->go_on)
-        halt_with(b, RUN_SAVING);
-    b->state = RUN_SAVING;
-    if (__atomic_load_n(&b->pending, __ATOMIC_SEQ_CST)) {
-        error_set(err, EBUSY, "cannot save the machine: the guest is about to reset or end it");
-        save_free(job);
-        save_taken(b);
-        return false;
-    }
     b->last_save = (struct control_save){.status = "active"};
     snprintf(b->last_save.path, sizeof(b->last_save.path), "%s", path);
-    if (save_start(job, save_taken, save_done, err)) {
-        b->save = job;
+    b->save = job;
+    if (save_start(job, take_moment, save_done, err))
         return true;
-    }
     b->last_save.status = "failed";
+    b->save = NULL;
     save_free(job);
-    save_taken(b);
     return false;
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Saving a machine that stands still, and waking it up in another process. docs/saved-machine.md describes
- * the file.
+ * Saving a machine, and waking it up in another process. docs/saved-machine.md describes the file.
  *
- * A save runs in two halves: what changes when the machine goes on (states, memory) is taken while it is
- * frozen; then it may go on, while the file is made durable and takes its name.
+ * A save has three parts: memory is written while the machine runs, and again what it writes meanwhile; then
+ * the machine is frozen for the moment that it takes to write the rest and to take the states; then the file
+ * is made durable and takes its name.
  */
 #ifndef VMM_SAVE_H
 #define VMM_SAVE_H
@@ -29,12 +29,14 @@ struct save_job;
  */
 struct save_job *save_prepare(struct board *b, const char *path, struct error **err);
 /*
- * The machine is frozen: takes all states and begins to write on a thread of its own. `taken` is called on
- * the main loop once nothing more is needed of the machine, then `done`, with an error when it failed;
- * `taken` comes in any case. False and *err when it could not begin; then neither is called.
+ * Begins, on a thread of its own. `take` is called on the main loop when it is time to freeze the machine and
+ * call save_take; `done` at the end, with an error when it failed, and then save_free is due. False and *err
+ * when it could not begin; then neither is called.
  */
-bool save_start(struct save_job *job, void (*taken)(struct board *b),
+bool save_start(struct save_job *job, bool (*take)(struct board *b, struct error **err),
                 void (*done)(struct board *b, const struct error *failure), struct error **err);
+/* Takes what changes when the machine goes on. Frozen. */
+bool save_take(struct save_job *job, struct error **err);
 /* Makes it end soon, as cancelled. */
 void save_cancel(struct save_job *job);
 void save_progress(const struct save_job *job, struct control_save *out);
@@ -45,7 +47,9 @@ void save_free(struct save_job *job);
 
 /* Refuses disks that a later process would not find. */
 bool save_disks_check(struct board *b, struct error **err);
-/* Writes back what the disks hold and marks them: frozen, lock held. Fills in id->disk. */
+/* Writes back what the disks hold. */
+bool save_disks_flush(struct board *b, struct error **err);
+/* The same, and marks them: frozen. Fills in id->disk. */
 bool save_disks_settle(struct board *b, struct saved_identity *id, struct error **err);
 /* The machine goes on: the marks mean nothing any more. */
 void save_disks_forget(struct board *b);

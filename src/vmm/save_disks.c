@@ -76,16 +76,24 @@ static void set_last_change(const char *path, int64_t ns)
               0); /* for the owner only; others have the coarser time of the last write */
 }
 
+bool save_disks_flush(struct board *b, struct error **err)
+{
+    for (unsigned i = 0; i < b->config->disk_count; i++)
+        if (!flush(b->disk[i].block, b->config->disk[i].path, err))
+            return false;
+    return true;
+}
+
 bool save_disks_settle(struct board *b, struct saved_identity *id, struct error **err)
 {
+    if (!save_disks_flush(b, err))
+        return false;
     id->disk_count = b->config->disk_count;
     for (unsigned i = 0; i < id->disk_count; i++) {
         const char *path = b->config->disk[i].path;
         struct board_disk *disk = &b->disk[i];
         struct block_info info;
         struct timespec now;
-        if (!flush(disk->block, path, err))
-            return false;
         block_get_info(disk->block, &info);
         clock_gettime(CLOCK_REALTIME, &now);
         if (!info.readonly && last_change(path))

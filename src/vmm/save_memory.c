@@ -78,6 +78,8 @@ void save_memory_free(struct save_memory *s)
 {
     free(s->table.sum);
     s->table.sum = NULL;
+    for (unsigned i = 0; i < GUEST_REGION_MAX; i++)
+        free(s->unchanged[i]);
 }
 
 static void set_bits(uint64_t *bits, size_t from, size_t to)
@@ -109,9 +111,10 @@ static bool find_file_data(const struct guest_region *r, uint64_t *bits, struct 
 
 /*
  * The pages of private memory that hold something: those that the file it began as has, and those that were
- * touched. `changed` becomes those that surely are no longer the file's. Without /proc it is all of them.
+ * touched. `unchanged` becomes those that surely still are the file's; without /proc none.
  */
-static void find_private_data(const struct save_memory *s, unsigned region, uint64_t *bits, uint64_t *changed)
+static void find_private_data(const struct save_memory *s, unsigned region, uint64_t *bits,
+                              uint64_t *unchanged)
 {
     const struct guest_region *r = &s->mem->region[region];
     size_t pages = r->size / SAVE_PAGE, first = first_page(s->mem, region);
@@ -128,20 +131,19 @@ static void find_private_data(const struct save_memory *s, unsigned region, uint
             bool old = s->base && s->base->sum[first + at + i];
             if (used || old)
                 set_bits(bits, at + i, at + i + 1);
-            if (used && (!known || !(entry[i] & PAGEMAP_FILE)))
-                set_bits(changed, at + i, at + i + 1);
+            if (old && known && (!(entry[i] & PAGEMAP_IN_USE) || entry[i] & PAGEMAP_FILE))
+                set_bits(unchanged, at + i, at + i + 1);
         }
     }
 }
 
 /* What the file had must not be passed on under a new checksum when it has gone bad meanwhile. */
-static bool check_unchanged(const struct save_memory *s, unsigned region, const uint64_t *bits,
-                            const uint64_t *changed, struct error **err)
+static bool check_unchanged(const struct save_memory *s, unsigned region, struct error **err)
 {
     size_t pages = s->mem->region[region].size / SAVE_PAGE, first = first_page(s->mem, region);
 
-    for (size_t i = 0; s->base && i < pages; i++) {
-        if (get_bit(bits, i) && !get_bit(changed, i) && s->table.sum[first + i] != s->base->sum[first + i])
+    for (size_t i = 0; s->unchanged[region] && i < pages; i++) {
+        if (get_bit(s->unchanged[region], i) && s->table.sum[first + i] != s->base->sum[first + i])
             return error_set(err, EIO,
                              "the saved machine that this one began as is damaged at page %zu of its memory",
                              first + i),
@@ -174,6 +176,8 @@ bool save_memory_pages(struct save_memory *s, unsigned region, const uint64_t *b
     size_t pages = s->mem->region[region].size / SAVE_PAGE;
     uint64_t base = s->offset + first_page(s->mem, region) * SAVE_PAGE;
 
+    for (size_t i = 0; s->unchanged[region] && i < (pages + 63) / 64; i++)
+        s->unchanged[region][i] &= ~bits[i];
     for (size_t i = 0; i < pages;) {
         if (!bits[i / 64]) {
             i = round_down(i, 64) + 64;
@@ -209,19 +213,21 @@ static bool write_region(struct save_memory *s, unsigned region, struct error **
 {
     const struct guest_region *r = &s->mem->region[region];
     size_t words = r->size / SAVE_PAGE / 64 + 1;
-    cleanup(mem) uint64_t *bits = calloc(2 * words, sizeof(*bits));
+    cleanup(mem) uint64_t *bits = calloc(words, sizeof(*bits));
+    cleanup(mem) uint64_t *unchanged = calloc(words, sizeof(*unchanged));
 
-    if (!bits)
+    if (!bits || !unchanged)
         return error_set_errno(err, ENOMEM, "cannot save memory"), false;
-    uint64_t *changed = bits + words;
     if (r->fd < 0)
-        find_private_data(s, region, bits, changed);
+        find_private_data(s, region, bits, unchanged);
     else if (!find_file_data(r, bits, err))
         return false;
     if (s->total)
         __atomic_fetch_add(s->total, count_bytes(bits, words), __ATOMIC_RELAXED);
-    return save_memory_pages(s, region, bits, err) &&
-           (r->fd >= 0 || check_unchanged(s, region, bits, changed, err));
+    if (!save_memory_pages(s, region, bits, err))
+        return false;
+    s->unchanged[region] = steal_ptr(&unchanged);
+    return true;
 }
 
 bool save_memory_all(struct save_memory *s, struct error **err)
@@ -234,6 +240,9 @@ bool save_memory_all(struct save_memory *s, struct error **err)
 
 bool save_memory_finish(struct save_memory *s, struct error **err)
 {
+    for (unsigned i = 0; i < s->mem->region_count; i++)
+        if (!check_unchanged(s, i, err))
+            return false;
     return save_writer_append(s->writer, SAVE_PAGES, s->table.sum, s->table.count * sizeof(*s->table.sum),
                               err);
 }

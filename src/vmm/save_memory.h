@@ -28,19 +28,24 @@ struct save_memory {
     uint64_t offset; /* of the section */
     struct save_page_table table;
     const struct save_page_table *base; /* of the file that private memory began as; NULL: none */
-    bool *cancel;                       /* atomic; set: give up soon */
-    uint64_t *done, *total;             /* atomic; bytes looked at, of those to be looked at */
+    /* Of each region of private memory the pages that must still be what the base has: bits, or NULL. */
+    uint64_t *unchanged[GUEST_REGION_MAX];
+    bool *cancel;           /* atomic; set: give up soon */
+    uint64_t *done, *total; /* atomic; bytes looked at, of those to be looked at */
 };
 
 /* `writer` has no sections yet. False and *err when memory is short. */
 bool save_memory_init(struct save_memory *s, const struct guest_memory *mem, struct save_writer *writer,
                       struct error **err);
 void save_memory_free(struct save_memory *s);
-/* Writes every page that may hold something. False and *err, ECANCELED when it was told to give up. */
+/*
+ * Writes every page that may hold something. The guest may run: what it writes from before this call on has
+ * to be written again by save_memory_pages. False and *err, ECANCELED when it was told to give up.
+ */
 bool save_memory_all(struct save_memory *s, struct error **err);
 /* Writes the pages of `region` whose bit is set, lowest first. */
 bool save_memory_pages(struct save_memory *s, unsigned region, const uint64_t *bits, struct error **err);
-/* Appends the table. */
+/* Checks that what no one wrote is what the base has, and appends the table. */
 bool save_memory_finish(struct save_memory *s, struct error **err);
 
 /* Reads the table, which must fit the section of memory. The caller frees table->sum. */

@@ -8,8 +8,10 @@ import os
 import random
 import re
 import resource
+import shutil
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
@@ -29,6 +31,17 @@ sums() {
 for i in $(seq $(nproc)); do sums & done
 n=0; while true; do n=$((n + 1)); echo "count $n end"; sleep 0.02; done
 """
+# Writes to memory without end, and looks whether it is still what was written.
+REWRITE = WORK.replace("for i in", """
+copies() {
+    good=$(head -c 16000000 /dev/urandom | tee /tmp/copy0 | sha256sum)
+    while true; do
+        for i in 0 1 2; do cat /tmp/copy$i > /tmp/copy$((i + 1)); done
+        [ "$(sha256sum < /tmp/copy3)" = "$good" ] || echo "WRONG COPY"
+    done
+}
+copies &
+for i in""", 1)
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 
 
@@ -165,6 +178,30 @@ class RoundTrips(Save):
     def test_two_processors(self):
         print("seed", SEED, flush=True)
         self.trip(2, 10)
+
+    def test_while_it_runs(self):
+        """The machine goes on while it is saved; what is saved is whole."""
+        rng, path = random.Random(SEED), self.path("saved")
+        print("seed", SEED, flush=True)
+        with self.machine(REWRITE, cpus=2) as m:
+            m.expect("count 30 end\n", 120)
+            for i in range(5):
+                time.sleep(rng.random() * 0.7)
+                before = int(re.findall(r"count (\d+) end\n", m.text)[-1])
+                self.save(m, path)
+                answer = m.command("query-ruche-save")["return"]
+                print(f"pause {answer['pause'] / 1000:.1f} ms, {answer['bytes'] >> 20} MiB written", flush=True)
+                m.at = len(m.text)
+                m.expect(r"count \d+ end\n", 30)
+                after = int(re.findall(r"count (\d+) end\n", m.text)[-1])
+                self.assertNotIn("WRONG", m.text)
+                m.__exit__()
+                m = Restored(path, "--verify") if i % 2 else Restored(path)
+                first = int(m.expect(r"count (\d+) end\n", 60).group(1))
+                self.assertTrue(before < first <= after + 1, (before, first, after))
+                m.expect(r"count \d+ end\n(.*\n){20}", 60)
+            self.assertNotIn("WRONG", m.text)
+            m.__exit__()
 
     def test_many_times_from_one_file(self):
         """Each begins at the same moment; none of them changes the file; saving again keeps what was restored."""
@@ -327,15 +364,22 @@ class Refusals(Save):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.whole = None
+        cls.whole = None  # saved once, for all of them
 
     def setUp(self):
         super().setUp()
         self.file = self.path("saved")
+        if Refusals.whole:
+            subprocess.run(["cp", "--sparse=always", Refusals.whole, self.file], check=True)
+            return
         with self.machine(memory="128M") as m:
             m.expect("shell ready", 60)
             self.save(m, self.file, "--end")
             self.end(m)
+        folder = tempfile.mkdtemp(prefix="ruche-test-")
+        self.addClassCleanup(shutil.rmtree, folder, True)
+        subprocess.run(["cp", "--sparse=always", self.file, os.path.join(folder, "saved")], check=True)
+        Refusals.whole = os.path.join(folder, "saved")
 
     def copy(self, name):
         path = self.path(name)

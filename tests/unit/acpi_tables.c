@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The ACPI tables: reachable from the root pointer with right checksums, the same through fw_cfg's loader
- * script, and accepted by the reference disassembler and compiler (iasl, of acpica-tools).
+ * script, accepted by the reference disassembler and compiler, and their methods run by the reference
+ * interpreter (iasl and acpiexec, of acpica-tools).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "core/memory.h"
+#include "device/pci/pci.h"
 #include "vmm/acpi/acpi.h"
 #include "vmm/boot/space.h"
 
@@ -202,6 +204,17 @@ static void run_iasl(const char *dir, const char *args)
         fail_msg("iasl %s (from acpica-tools) says:\n%s", args, log);
 }
 
+static void write_table(const char *dir, const char *name, const uint8_t *t)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "%s/%s.aml", dir, name);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(t, 1, load_le32(t + 4), out), load_le32(t + 4));
+    fclose(out);
+}
+
 static void check_with_iasl(const struct acpi_config *config)
 {
     char dir[] = "/tmp/ruche-acpi-XXXXXX", path[64], args[64];
@@ -213,11 +226,7 @@ static void check_with_iasl(const struct acpi_config *config)
         bool dsdt = !strcmp(names[i], "DSDT");
         const uint8_t *t = dsdt ? table_at(mem, load_le64(find_table(mem, "FACP") + 140), "DSDT")
                                 : find_table(mem, names[i]);
-        snprintf(path, sizeof(path), "%s/%s.aml", dir, names[i]);
-        FILE *out = fopen(path, "w");
-        assert_non_null(out);
-        assert_int_equal(fwrite(t, 1, load_le32(t + 4), out), load_le32(t + 4));
-        fclose(out);
+        write_table(dir, names[i], t);
         snprintf(args, sizeof(args), "-d %s.aml", names[i]);
         run_iasl(dir, args);
         snprintf(args, sizeof(args), "-p again %s.dsl", names[i]);
@@ -238,12 +247,59 @@ static void iasl_accepts_many_processors(void **state)
     check_with_iasl(&large);
 }
 
+/* Runs _PRT after _PIC was told `model`; each of its entries must name the input that the board has for it.
+ */
+static void check_routing(const char *dir, unsigned model, unsigned (*input)(uint8_t devfn, unsigned pin))
+{
+    char command[256], line[256];
+    unsigned long value[4];
+    unsigned n = 0, entries = 0;
+
+    snprintf(command, sizeof(command),
+             "acpiexec -b 'execute \\_PIC %u; execute \\_SB.PCI0._PRT' %s/DSDT.aml 2>&1", model, dir);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    while (fgets(line, sizeof(line), p)) {
+        if (sscanf(line, " [Integer] = %lx", &value[n]) != 1)
+            continue;
+        if (++n < 4)
+            continue;
+        n = 0;
+        assert_int_equal(value[0], (entries / 4) << 16 | 0xffff);
+        assert_int_equal(value[1], entries % 4);
+        assert_int_equal(value[2], 0);
+        assert_int_equal(value[3], input(PCI_DEVFN(entries / 4, 0), entries % 4 + 1));
+        entries++;
+    }
+    pclose(p);
+    assert_int_equal(entries, 32 * 4);
+}
+
+/* Systems without I/O APIC, or told to leave it alone, get the lines that reach the PIC. */
+static void interrupts_are_routed_to_either_controller(void **state)
+{
+    char dir[] = "/tmp/ruche-acpi-XXXXXX", command[64];
+    struct guest_memory *mem = place(&small);
+
+    assert_non_null(mkdtemp(dir));
+    write_table(dir, "DSDT", table_at(mem, load_le64(find_table(mem, "FACP") + 140), "DSDT"));
+    check_routing(dir, 0, pci_intx_isa_line);
+    check_routing(dir, 1, pci_intx_gsi);
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+    guest_memory_free(mem);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tables_are_reachable),        cmocka_unit_test(madt_names_every_processor),
-        cmocka_unit_test(too_little_room_is_an_error), cmocka_unit_test(loader_script_gives_the_same_tables),
-        cmocka_unit_test(iasl_accepts_one_processor),  cmocka_unit_test(iasl_accepts_many_processors),
+        cmocka_unit_test(tables_are_reachable),
+        cmocka_unit_test(madt_names_every_processor),
+        cmocka_unit_test(too_little_room_is_an_error),
+        cmocka_unit_test(loader_script_gives_the_same_tables),
+        cmocka_unit_test(iasl_accepts_one_processor),
+        cmocka_unit_test(iasl_accepts_many_processors),
+        cmocka_unit_test(interrupts_are_routed_to_either_controller),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,6 +146,8 @@ bool pci_bus_master(const struct pci_device *pci);
 /* PIRQ number (0 = A) and I/O APIC input of `pin` (1 = INTA#) of a device. ACPI's _PRT says the same. */
 unsigned pci_intx_pirq(uint8_t devfn, unsigned pin);
 unsigned pci_intx_gsi(uint8_t devfn, unsigned pin);
+/* The ISA line that pci_assign_resources gives the pin, for systems that use the PIC. */
+unsigned pci_intx_isa_line(uint8_t devfn, unsigned pin);
 /* Sets or drops (`irq` 0) the ISA line that a PIRQ also drives. By the LPC bridge. */
 void pci_route_pirq(struct pci_bus *bus, unsigned pirq, uint8_t irq);
 

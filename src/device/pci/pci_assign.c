@@ -74,6 +74,11 @@ static void place_bars(struct pci_bus *bus)
     }
 }
 
+unsigned pci_intx_isa_line(uint8_t devfn, unsigned pin)
+{
+    return pirq_irq[pci_intx_pirq(devfn, pin)];
+}
+
 static void route_interrupts(struct pci_bus *bus)
 {
     uint16_t level_lines = 0;
@@ -86,8 +91,8 @@ static void route_interrupts(struct pci_bus *bus)
     for (unsigned d = 0; d < ARRAY_SIZE(bus->device); d++) {
         struct pci_device *pci = bus->device[d];
         if (pci && pci->config[PCI_INTERRUPT_PIN]) {
-            unsigned pirq = pci_intx_pirq(pci->devfn, pci->config[PCI_INTERRUPT_PIN]);
-            pci_config_write(bus, pci->devfn, PCI_INTERRUPT_LINE, 1, pirq_irq[pirq]);
+            unsigned line = pci_intx_isa_line(pci->devfn, pci->config[PCI_INTERRUPT_PIN]);
+            pci_config_write(bus, pci->devfn, PCI_INTERRUPT_LINE, 1, line);
         }
     }
 }

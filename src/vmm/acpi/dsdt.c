@@ -86,12 +86,12 @@ static void osc_method(struct aml *a)
     aml_end(a);
 }
 
-/* Name (_PRT): every slot's four pins straight to I/O APIC inputs. */
-static void routing_table(struct aml *a)
+/* Where each of a slot's four pins arrives: straight at the interrupt controller's inputs. */
+static void routing_table(struct aml *a, const char *path, unsigned (*input)(uint8_t devfn, unsigned pin))
 {
     enum { SLOTS = 32, PINS = 4 };
 
-    aml_name(a, "_PRT");
+    aml_name(a, path);
     aml_package(a, SLOTS * PINS);
     for (unsigned slot = 0; slot < SLOTS; slot++) {
         for (unsigned pin = 0; pin < PINS; pin++) {
@@ -99,10 +99,37 @@ static void routing_table(struct aml *a)
             aml_int(a, slot << 16 | 0xffff);
             aml_int(a, pin);
             aml_int(a, 0);
-            aml_int(a, pci_intx_gsi(PCI_DEVFN(slot, 0), pin + 1));
+            aml_int(a, input(PCI_DEVFN(slot, 0), pin + 1));
             aml_end(a);
         }
     }
+    aml_end(a);
+}
+
+/* Method (_PRT): by the interrupt controller that the operating system has named to _PIC. */
+static void interrupt_routing(struct aml *a)
+{
+    routing_table(a, "PRTP", pci_intx_isa_line);
+    routing_table(a, "PRTA", pci_intx_gsi);
+    aml_method(a, "_PRT", 0, false);
+    aml_block(a, AML_IF);
+    aml_path(a, "\\PICM");
+    aml_op(a, AML_RETURN);
+    aml_path(a, "PRTA");
+    aml_end(a);
+    aml_op(a, AML_RETURN);
+    aml_path(a, "PRTP");
+    aml_end(a);
+}
+
+/* Method (_PIC): 0 the PIC, 1 the I/O APIC; the former until it is called. */
+static void interrupt_model(struct aml *a)
+{
+    aml_name_int(a, "PICM", 0);
+    aml_method(a, "_PIC", 1, true);
+    aml_op(a, AML_STORE);
+    aml_op(a, AML_ARG0);
+    aml_path(a, "PICM");
     aml_end(a);
 }
 
@@ -178,7 +205,7 @@ static void pci_bridge(struct aml *a, const struct acpi_config *config)
     aml_name_int(a, "_UID", 0);
     osc_method(a);
     bridge_windows(a, config);
-    routing_table(a);
+    interrupt_routing(a);
     isa_bridge(a);
     aml_end(a);
 }
@@ -253,6 +280,7 @@ static void soft_off(struct aml *a)
 
 void acpi_write_dsdt(struct aml *a, const struct acpi_config *config)
 {
+    interrupt_model(a);
     aml_scope(a, "\\_SB");
     pci_bridge(a, config);
     motherboard(a);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Saving the machine to a file. QEMU saves into its disks, so these commands are Ruche's own:
- *
- *     ruche-save {"path": FILE}   begins; the event RUCHE_SAVE tells the end, with "status", "path" and
- * "error" ruche-save-cancel query-ruche-save            {"status": ..., "path": ..., "bytes": N, "total": N,
- * "error": ...}
+ * Saving the machine to a file. QEMU saves into its disks, so these commands are Ruche's own. ruche-save,
+ * with the argument "path", begins; the event RUCHE_SAVE tells the end, with "status", "path" and "error".
+ * ruche-save-cancel gives up. query-ruche-save tells "status", "path", "bytes", "total", "pause" in
+ * microseconds, and "error".
  */
 #include <errno.h>
 
@@ -38,8 +37,8 @@ static json_t *query(struct qmp_call *call, struct error **err)
     struct control_save s;
 
     call->ops->save_info(call->opaque, &s);
-    json_t *o = json_pack("{s:s, s:I, s:I}", "status", s.status, "bytes", (json_int_t)s.bytes, "total",
-                          (json_int_t)s.total);
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I}", "status", s.status, "bytes", (json_int_t)s.bytes, "total",
+                          (json_int_t)s.total, "pause", (json_int_t)(s.pause_ns / 1000));
     if (*s.path)
         json_object_set_new(o, "path", json_string(s.path));
     if (*s.error)
