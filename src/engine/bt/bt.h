@@ -73,8 +73,8 @@ enum bt_mode {
                              pages, debugging */
     MODE_ALIGN = 1 << 10, /* CPL 3 with CR0.AM and EFLAGS.AC: every access is checked for alignment, in C */
     MODE_PRECISE = 1 << 11, /* each access is checked for itself; never in cpu->mode */
+    MODE_LOOP = 1 << 12, /* a block that branches to itself, from its second round on; never in cpu->mode */
 };
-#define MODE_EXTRA   (MODE_SLOW | MODE_PRECISE)
 #define BT_MODE_BITS 11
 
 /* Why translated code returned to run.c. */
@@ -130,7 +130,7 @@ struct bt_jc_entry {
 };
 #define BT_JC_NONE      UINT64_C(0x0000800000000001) /* bits 47 and 48 differ: no RIP, whatever the key */
 #define BT_NO_BRANCH    UINT32_MAX
-#define BT_MERGED_MAX   6u /* checks of one block that serve more than one access */
+#define BT_MERGED_MAX   8u /* checks of one block that serve more than one access */
 #define BT_JC_KEY_SHIFT 49
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
@@ -158,16 +158,18 @@ struct bt_thunks {
 struct bt_cpu {
     /* --- known to translated code by offset (gs:) --- */
     uint64_t gpr[16];
-    uint64_t rip;                   /* at exits */
-    uint64_t pc_base;               /* RIP that page offset 0 of the running block's page has */
-    uint32_t status;                /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
-    uint32_t df;                    /* 0 or FLAG_DF */
-    _Atomic uint32_t kick;          /* != 0: come back at the next block */
-    uint32_t exit_reason;           /* enum bt_exit */
-    uint64_t t0;                    /* where bt_enter jumps */
-    uint64_t spill[4];              /* host registers borrowed within one instruction */
-    uint64_t scratch;               /* RAX while flags are restored without a free register */
-    uint64_t access_lin;            /* linear address that a stub looks up */
+    uint64_t rip;          /* at exits */
+    uint64_t pc_base;      /* RIP that page offset 0 of the running block's page has */
+    uint32_t status;       /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
+    uint32_t df;           /* 0 or FLAG_DF */
+    _Atomic uint32_t kick; /* != 0: come back at the next block */
+    uint32_t exit_reason;  /* enum bt_exit */
+    uint64_t t0;           /* where bt_enter jumps */
+    uint64_t spill[4];     /* host registers borrowed within one instruction */
+    uint64_t scratch;      /* RAX while flags are restored without a free register */
+    uint64_t access_lin;   /* linear address that a stub looks up */
+    uint64_t
+        limit[BT_MERGED_MAX]; /* of a loop: how far a register may move until a page must be checked anew */
     uint64_t addend[BT_MERGED_MAX]; /* host minus linear addresses of the running block's checked pages */
     const struct bt_op *op;
     uint64_t exit_link; /* struct bt_link * */

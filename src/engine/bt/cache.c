@@ -180,6 +180,13 @@ static void page_recount(struct bt_page *page, uint64_t gpa)
     page->code = code;
 }
 
+static void kick_all(struct bt_engine *engine)
+{
+    for (unsigned i = 0; i < engine->config.cpu_count; i++)
+        if (engine->cpu[i])
+            bt_request(engine->cpu[i], BT_REQ_EVENT);
+}
+
 /*
  * Jump caches may still have the block: from now on its indirect entry, with which its code begins, leads
  * away. Its first instruction is longer than a jump and lies in 8 aligned bytes, which change at once.
@@ -203,6 +210,8 @@ static void kill_block(struct bt_engine *engine, struct bt_block *block)
     struct bt_block *_Atomic *at = &c->hash[hash_of(block->phys, block->mode)];
     block->dead = true;
     close_entry(engine, block);
+    if (block->mode & MODE_LOOP) /* nothing but the kick ends its own rounds */
+        kick_all(engine);
     while (*at != block)
         at = &(*at)->hash_next;
     atomic_store_explicit(at, block->hash_next, memory_order_release);
@@ -408,9 +417,7 @@ bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
     struct bt_page *page = page_get(engine->cache, engine->config.memory, gpa);
     if (!atomic_fetch_or(&page->code, granules(gpa, len)) && deny_page(engine, gpa)) {
         page->denied_at = ++engine->cache->epoch;
-        for (unsigned i = 0; i < engine->config.cpu_count; i++)
-            if (engine->cpu[i])
-                bt_request(engine->cpu[i], BT_REQ_EVENT);
+        kick_all(engine);
     }
     if (page->denied_at && !grace_passed(engine, page->denied_at))
         return false;

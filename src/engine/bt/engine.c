@@ -243,8 +243,8 @@ static bool bt_set_state(struct vcpu *v, const struct x86_state *in, struct erro
 static void deny_all_writes(struct bt_engine *e)
 {
     for (unsigned i = 0; i < e->config.cpu_count; i++)
-        if (e->cpu[i])
-            bt_tlb_deny_writes(e->cpu[i], 0, true);
+        if (e->cpu[i] && bt_tlb_deny_writes(e->cpu[i], 0, true))
+            bt_request(e->cpu[i], BT_REQ_EVENT); /* a loop checks a page only when it comes to it */
 }
 
 static size_t dirty_words(const struct bt_engine *e)

@@ -249,7 +249,7 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
     const struct bt_link *link = (const struct bt_link *)(uintptr_t)cpu->exit_link;
     bool linking = cpu->exit_reason == BT_EXIT_LINK && link && !extra;
     if (linking)
-        extra = link->mode & MODE_PRECISE;
+        extra = link->mode & (MODE_PRECISE | MODE_LOOP);
     bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
     if (cpu->exit_reason == BT_EXIT_DEAD)

@@ -113,7 +113,13 @@ static void jump_out(struct tr *t, uint8_t cc, int32_t target)
 static void tr_jcc(struct tr *t, const struct x86_insn *insn)
 {
     tr_need_host_flags(t, NULL);
-    jump_out(t, insn->opcode & 15, (int32_t)(tr_next_off(t) + insn->imm[0]));
+    if (t->loop) {
+        uint8_t *at = emit_jcc(&t->e, insn->opcode & 15);
+        if (!t->e.full)
+            emit_patch(at, t->loop_head);
+    } else {
+        jump_out(t, insn->opcode & 15, (int32_t)(tr_next_off(t) + insn->imm[0]));
+    }
     tr_exit_direct(t, 1, tr_next_off(t));
 }
 
@@ -148,7 +154,7 @@ static void tr_jmp_indirect(struct tr *t, const struct x86_insn *insn)
     tr_exit_indirect(t, 0);
 }
 
-static bool is_jcc(const struct x86_insn *insn)
+bool tr_is_jcc(const struct x86_insn *insn)
 {
     return insn->imm_relative && ((insn->map == 0 && (insn->opcode & 0xf0) == 0x70) ||
                                   (insn->map == 1 && (insn->opcode & 0xf0) == 0x80));
@@ -183,7 +189,7 @@ static bool has_flow_form(const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_JECXZ:
         return insn->addrsize >= 4;
     default:
-        return is_jcc(insn);
+        return tr_is_jcc(insn);
     }
 }
 
@@ -217,7 +223,7 @@ static void emit_flow(struct tr *t, const struct x86_insn *insn)
             tr_jmp_indirect(t, insn);
         break;
     default:
-        if (is_jcc(insn))
+        if (tr_is_jcc(insn))
             tr_jcc(t, insn);
         else
             tr_loop(t, insn);
@@ -231,7 +237,7 @@ static bool flow_mode(const struct tr *t, const struct x86_insn *insn)
     if (!tr_flat(t))
         return false;
     if (t->mode & MODE_CODE64)
-        return insn->opsize == 8 || is_jcc(insn);
+        return insn->opsize == 8 || tr_is_jcc(insn);
     return (t->mode & MODE_CODE32) && (t->mode & MODE_STACK32) && insn->opsize == 4 &&
            (!insn->mem.present || tr_direct_mem(t, insn));
 }
@@ -321,6 +327,13 @@ static void exit_linked(struct tr *t, const struct stub *s, uint8_t *at, unsigne
     emit_jmp_to(e, s->flags_saved ? t->engine->thunks.exit_flags_saved : t->engine->thunks.exit_flags_host);
 }
 
+/* A block that branches to itself goes on as a loop. */
+static uint32_t branch_mode(const struct tr *t, int32_t target)
+{
+    uint32_t mode = t->mode & ~(uint32_t)(MODE_PRECISE | MODE_LOOP);
+    return mode == t->mode && target == (int32_t)t->page_off && tr_loops(t) ? mode | MODE_LOOP : mode;
+}
+
 static void stub_access(struct tr *t, struct stub *s)
 {
     struct emitter *e = &t->e;
@@ -352,16 +365,19 @@ static void stub_access(struct tr *t, struct stub *s)
     uint8_t *at = emit_jmp_aligned(e);
     if (!e->full)
         emit_patch(at, e->p);
-    exit_linked(t, s, at, DESC_OFFSET(s->desc), t->mode | MODE_PRECISE);
+    exit_linked(t, s, at, DESC_OFFSET(s->desc), (t->mode & ~(uint32_t)MODE_LOOP) | MODE_PRECISE);
 }
 
 static void stub_poll(struct tr *t, struct stub *s)
 {
     struct emitter *e = &t->e;
+    t->producer = s->producer;
+    if (!s->flags_host && !s->flags_saved)
+        tr_regen_flags(t);
     load_rip(t, (int32_t)t->page_off);
     emit_store(e, 8, CPU(rip), T0);
     emit_store_imm32(e, CPU(exit_reason), BT_EXIT_POLL);
-    emit_jmp_to(e, s->flags_host ? t->engine->thunks.exit_flags_host : t->engine->thunks.exit_flags_saved);
+    emit_jmp_to(e, s->flags_saved ? t->engine->thunks.exit_flags_saved : t->engine->thunks.exit_flags_host);
 }
 
 void tr_emit_stubs(struct tr *t)
@@ -377,7 +393,7 @@ void tr_emit_stubs(struct tr *t)
             stub_access(t, s);
             break;
         case STUB_LINK:
-            exit_linked(t, s, s->from, (unsigned)s->target, t->mode & ~(uint32_t)MODE_PRECISE);
+            exit_linked(t, s, s->from, (unsigned)s->target, branch_mode(t, s->target));
             break;
         case STUB_EXIT:
             tr_need_saved_flags(t);

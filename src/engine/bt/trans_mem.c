@@ -129,11 +129,35 @@ static void check_group(struct tr *t, const struct tr_access *a, uint32_t more, 
     t->t1_group = a->group;
 }
 
+void tr_check_loop(struct tr *t, unsigned group)
+{
+    struct emitter *e = &t->e;
+    struct tr_group *g = &t->group[group];
+    struct tr_access a = t->access[g->insn][g->which];
+    uint32_t span = (uint32_t)(g->hi - g->lo);
+    a.disp = a.rel = g->lo; /* the registers are as `rel` has them */
+    check_group(t, &a, 0, false);
+    if (g->moving == REG_NONE)
+        return;
+    emit_alu_imm(e, ALU_AND, 4, T0, (int32_t)GUEST_PAGE_SIZE - 1);
+    if (g->down) {
+        emit_mov(e, 4, tr_scratch(t), T0);
+    } else {
+        emit_mov_imm(e, tr_scratch(t), GUEST_PAGE_SIZE - span);
+        emit_alu_op(e, ALU_SUB, 8, T1, T0);
+    }
+    if (g->moving == a.index && a.scale > 1)
+        emit_shift(e, SHIFT_SHR, 8, T1, (uint8_t)__builtin_ctz(a.scale));
+    emit_mov(e, 8, T0, tr_gpr(t, g->moving, T0));
+    emit_alu_op(e, g->down ? ALU_SUB : ALU_ADD, 8, T0, T1);
+    emit_store(e, 8, CPU_AT(offsetof(struct bt_cpu, limit) + 8u * g->slot), T0);
+}
+
 void tr_check_early(struct tr *t)
 {
     for (unsigned n = 0; n < t->group_count; n++) {
         const struct tr_group *g = &t->group[n];
-        if (g->check_at == t->i && g->insn != t->i)
+        if (g->check_at == t->i && g->insn != t->i && !g->looped)
             check_group(t, &t->access[g->insn][g->which], 0, false);
     }
 }

@@ -245,6 +245,11 @@ static void plan_accesses(struct tr *t)
             add_operand(&p, i, TR_OPERAND, insn->mem.size);
         follow_values(&p, insn, t->form[i]);
     }
+    t->strided = 0;
+    for (unsigned r = 0; r < 16; r++) {
+        t->strided |= p.value[r].number == r + 1 ? (uint16_t)BIT(r) : 0;
+        t->stride[r] = p.value[r].delta;
+    }
 }
 
 /* ---- flags ---- */
@@ -321,11 +326,10 @@ static bool may_fault(const struct x86_insn *insn)
     return has_access(insn) || tr_may_trap(insn);
 }
 
-/* Whether what regenerates instruction k's flags keeps its value as long as a check may ask for them. */
-static bool holds(const struct tr *t, unsigned k, uint16_t sources)
+bool tr_regen_holds(const struct tr *t, uint16_t sources, unsigned from)
 {
     bool changed = false;
-    for (unsigned i = k + 1; i < t->count; i++) {
+    for (unsigned i = from; i < t->count; i++) {
         if (changed && may_fault(&t->insn[i]))
             return false;
         if (changed_flags(&t->insn[i]))
@@ -335,16 +339,25 @@ static bool holds(const struct tr *t, unsigned k, uint16_t sources)
     return true;
 }
 
+uint16_t tr_regen_sources(const struct tr *t, unsigned k)
+{
+    switch (t->regen[k]) {
+    case REGEN_ZERO:
+        return 0;
+    case REGEN_AGAIN:
+        return t->insn[k].gpr_read;
+    default:
+        return (uint16_t)BIT(t->regen_reg[k]);
+    }
+}
+
 static void plan_regen(struct tr *t)
 {
     for (unsigned k = 0; k < t->count; k++) {
-        const struct x86_insn *insn = &t->insn[k];
-        enum tr_regen kind = t->form[k] == FORM_NATIVE ? regen_kind(insn) : REGEN_NONE;
-        uint16_t sources = kind == REGEN_ZERO    ? 0
-                           : kind == REGEN_AGAIN ? insn->gpr_read
-                                                 : (uint16_t)BIT(result_register(insn));
-        t->regen[k] = kind != REGEN_NONE && holds(t, k, sources) ? kind : REGEN_NONE;
-        t->regen_reg[k] = result_register(insn);
+        t->regen[k] = t->form[k] == FORM_NATIVE ? regen_kind(&t->insn[k]) : REGEN_NONE;
+        t->regen_reg[k] = result_register(&t->insn[k]);
+        if (!tr_regen_holds(t, tr_regen_sources(t, k), k + 1))
+            t->regen[k] = REGEN_NONE;
     }
 }
 
@@ -371,25 +384,13 @@ static void plan_entry(struct tr *t)
 
 /* ---- early checks ---- */
 
-static uint16_t regen_sources(const struct tr *t, unsigned k)
-{
-    switch (t->regen[k]) {
-    case REGEN_ZERO:
-        return 0;
-    case REGEN_AGAIN:
-        return t->insn[k].gpr_read;
-    default:
-        return (uint16_t)BIT(t->regen_reg[k]);
-    }
-}
-
 /* Whether a check before instruction i costs no saving of flags. */
 static bool check_is_free(const struct tr *t, unsigned i)
 {
     uint16_t written = 0;
     for (unsigned k = i; k-- > 0;) {
         if (changed_flags(&t->insn[k]))
-            return t->regen[k] != REGEN_NONE && !t->live[i] && !(regen_sources(t, k) & written);
+            return t->regen[k] != REGEN_NONE && !t->live[i] && !(tr_regen_sources(t, k) & written);
         written |= t->insn[k].gpr_written;
     }
     return t->entry == ENTRY_SAVED;
@@ -400,7 +401,7 @@ static void move_check(struct tr *t, struct tr_group *g)
 {
     const struct tr_access *a = &t->access[g->insn][g->which];
     uint16_t registers = (uint16_t)((a->base < 16 ? BIT(a->base) : 0) | (a->index < 16 ? BIT(a->index) : 0));
-    if (g->alone || check_is_free(t, g->insn) || (!g->kept && t->kept_count == BT_MERGED_MAX))
+    if (g->alone || g->looped || check_is_free(t, g->insn) || (!g->kept && t->kept_count == BT_MERGED_MAX))
         return;
     for (unsigned i = g->insn; i-- > 0 && !(t->insn[i].gpr_written & registers);) {
         if (!check_is_free(t, i))
@@ -419,6 +420,9 @@ void tr_plan(struct tr *t)
     plan_flags(t);
     plan_regen(t);
     plan_entry(t);
+    t->loop = (t->mode & MODE_LOOP) && tr_loops(t);
+    if (t->loop)
+        tr_plan_loop(t);
     for (unsigned n = 0; n < t->group_count; n++)
         move_check(t, &t->group[n]);
 }

@@ -181,6 +181,10 @@ static void emit_entries(struct tr *t)
     struct bt_block *b = t->block;
     bool host = t->entry != ENTRY_SAVED;
     uint8_t *over = NULL;
+    if (t->loop) {
+        tr_loop_entry(t);
+        return;
+    }
     t->producer = -1;
     t->t1_group = TR_NO_GROUP;
     b->entry_indirect = e->p + e->delta;

@@ -53,6 +53,9 @@ struct tr_group {
     uint8_t slot;
     uint8_t count;
     uint8_t insn, which; /* the first access */
+    bool looped;         /* checked before the loop */
+    uint8_t moving;      /* and when this register has moved too far; REG_NONE: it stays */
+    bool down;           /* it moves down */
     uint8_t check_at;    /* the instruction that the check comes before */
 };
 #define TR_NO_GROUP 0xff
@@ -117,6 +120,10 @@ struct tr {
     struct tr_access access[BT_BLOCK_INSNS][TR_ACCESSES];
     struct tr_group group[BT_BLOCK_INSNS * TR_ACCESSES];
     unsigned group_count, kept_count;
+    int64_t stride[16]; /* what the block adds to each GPR ... */
+    uint16_t strided;   /* ... of those for which that is all it does */
+    bool loop;          /* the block is emitted as a loop: see trans_loop.c */
+    uint8_t *loop_head;
     unsigned count;
     unsigned i;        /* being emitted */
     unsigned t1_group; /* whose addend is in T1 */
@@ -176,6 +183,21 @@ bool tr_may_trap(const struct x86_insn *insn);
 /* Fills in live, regen, access and group. */
 void tr_plan(struct tr *t);
 
+/*
+ * Whether the flags that instruction k leaves can be had again from `sources` as long as a check may ask for
+ * them, from instruction `from` on.
+ */
+bool tr_regen_holds(const struct tr *t, uint16_t sources, unsigned from);
+uint16_t tr_regen_sources(const struct tr *t, unsigned k);
+
+/* ---- trans_loop.c ---- */
+/* Whether the planned block ends with a branch to its own beginning and can be a loop. */
+bool tr_loops(const struct tr *t);
+/* Decides which groups are checked before the loop. */
+void tr_plan_loop(struct tr *t);
+/* Emits what comes before the loop's body. */
+void tr_loop_entry(struct tr *t);
+
 /* Whether an access is reached by its whole address in T0: it has too many parts for T1 to be added. */
 static inline bool tr_whole_address(const struct tr_access *a)
 {
@@ -208,6 +230,8 @@ void tr_address(struct tr *t, const struct x86_insn *insn);
 struct host_mem tr_mem(struct tr *t, unsigned which);
 /* Checks the groups that are to be checked before the current instruction, not by their first access. */
 void tr_check_early(struct tr *t);
+/* Looks a looped group up before the block, and how far its moving register may go. */
+void tr_check_loop(struct tr *t, unsigned group);
 /* As tr_mem, for an access with more to tell: DESC_ALIGNED, DESC_X87. */
 struct host_mem tr_mem_desc(struct tr *t, unsigned which, uint32_t more);
 /* T0: linear address -> host address of `size` accessible bytes. Clobbers T1; the flags must have been saved
@@ -230,6 +254,7 @@ void tr_lea(struct tr *t, const struct x86_insn *insn);
 void tr_bit_string(struct tr *t, const struct x86_insn *insn);
 
 /* ---- trans_flow.c ---- */
+bool tr_is_jcc(const struct x86_insn *insn);
 enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn);
 /* Emits the current instruction; FORM_OP is tr_exit_op's. */
 void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form);
