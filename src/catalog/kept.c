@@ -53,8 +53,11 @@ char *kept_disk(const char *machine, const struct image *image, struct error **e
     json_t *o = json_pack("{s:s, s:s}", "image", image->name, "disk_sha256", image->disk_sha256);
     bool ok = o && json_dump_file(o, json_path, JSON_INDENT(2)) == 0;
     json_decref(o);
-    if (!ok)
-        return error_set_errno(err, errno, "write '%s'", json_path), NULL;
+    if (!ok) {
+        error_set_errno(err, errno, "write '%s'", json_path);
+        unlink(json_path);
+        return NULL;
+    }
     if (!overlay_create(disk, image->disk, err)) {
         unlink(json_path);
         return NULL;
