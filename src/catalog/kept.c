@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,8 +38,9 @@ static bool check(const char *json_path, const char *machine, const struct image
     return same_image && same_build;
 }
 
-char *kept_disk(const char *machine, const struct image *image, struct error **err)
+char *kept_disk(const char *machine, const struct image *image, bool *made, struct error **err)
 {
+    *made = false;
     if (!catalog_name_check(machine, err))
         return NULL;
     cleanup(mem) char *dir = catalog_data_dir("machines", err);
@@ -62,7 +64,25 @@ char *kept_disk(const char *machine, const struct image *image, struct error **e
         unlink(json_path);
         return NULL;
     }
+    *made = true;
     return steal_ptr(&disk);
+}
+
+/* Does a machine have it open? It holds locks then. */
+static bool in_use(const char *disk)
+{
+    cleanup(fd) int fd = open(disk, O_RDWR | O_CLOEXEC);
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+void kept_discard(const char *disk)
+{
+    if (in_use(disk))
+        return; /* another machine of the same name came in between */
+    cleanup(mem) char *json_path = catalog_format("%.*s.json", (int)(strlen(disk) - strlen(".qcow2")), disk);
+    unlink(disk);
+    unlink(json_path);
 }
 
 char *kept_user_of(const char *image_name)

@@ -147,8 +147,6 @@ class Host(Small):
         self.ruche("image", "build", "small")
         self.ruche("run", "small", status=125)  # its kernel is none
         self.ruche("run", "--keep", "small", status=125)
-        os.unlink(self.full + "/ruche/machines/small.json")
-        os.unlink(self.full + "/ruche/machines/small.qcow2")
         before = self.left()
         self.fill()
         self.row("run small", 125, "/ruche/overlays/", NO_SPACE)
