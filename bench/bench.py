@@ -67,7 +67,7 @@ def host(image):
                 break
     with open(image["kernel"], "rb") as f:
         version = re.search(rb"\d+\.\d+\.\d+-[\w-]+ \(debian", f.read(65536))
-    return {"processor": model, "cpus": os.cpu_count(), "kernel": platform.release(),
+    return {"processor": model, "cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()[0],
             "guest kernel": version.group(0).split()[0].decode() if version else "unknown"}
 
 
@@ -134,8 +134,11 @@ def fresh(arguments):
     """Measures; gives the results, the host and the versions."""
     with tempfile.TemporaryDirectory(prefix="ruche-bench-") as folder:
         bench = Bench(arguments, folder)
+        about = host(bench.image)
+        if about["load"] > 0.3:
+            bench.say(f"other work is running (load {about['load']:.1f}): medians mean little, --best is safer")
         measure(bench, arguments)
-    about, versions = host(bench.image), {side.name: side.version for side in bench.sides}
+    versions = {side.name: side.version for side in bench.sides}
     with open(arguments.json, "w", encoding="utf-8") as f:
         json.dump({"host": about, "versions": versions, **bench.results.to_json()}, f, indent=2)
         f.write("\n")

@@ -77,7 +77,8 @@ def goals_table(results):
 
 
 def machine_lines(host, versions):
-    lines = [f"{host['processor']}, {host['cpus']} processors, Linux {host['kernel']}; guest kernel {host['guest kernel']}"]
+    lines = [f"{host['processor']}, {host['cpus']} processors, Linux {host['kernel']}; guest kernel {host['guest kernel']}; "
+             f"load before: {host['load']:.1f}"]
     return lines + [f"{title(side)}: {version}" for side, version in versions.items() if version]
 
 

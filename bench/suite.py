@@ -82,12 +82,11 @@ def run_items(bench, suite, cpus):
 
 def run_scaling(bench, suite):
     """One thread, two on two processors, and eight on eight virtual ones; they share the time for an item."""
-    names = [name for name in SCALING_ITEMS if bench.chosen("scaling", "scaling", name)]
-    if not names:
+    if not bench.chosen("scaling", "scaling", "scaling"):
         return
     for number in range(bench.rounds):
         for side in bench.sides:
             for threads in SCALING_THREADS:
                 bench.say(f"{threads} threads, round {number + 1} of {bench.rounds}: {side.name}")
-                for name, figures in suite.run(side, names, bench.ms * threads // 2 + 100, threads, threads).items():
+                for name, figures in suite.run(side, SCALING_ITEMS, bench.ms * threads // 2 + 100, threads, threads).items():
                     bench.add("scaling", str(threads), name, side.name, figures)

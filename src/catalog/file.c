@@ -36,9 +36,10 @@ static bool make_path(char *path, struct error **err)
             continue;
         char saved = *p;
         *p = 0;
-        bool made = mkdir(path, 0700) == 0 || errno == EEXIST || access(path, X_OK) == 0;
+        int why = mkdir(path, 0700) == 0 ? 0 : errno;
+        bool made = why == 0 || why == EEXIST || access(path, X_OK) == 0;
         if (!made)
-            error_set_errno(err, errno, "make folder '%s'", path);
+            error_set_errno(err, why, "make folder '%s'", path);
         *p = saved;
         if (!made)
             return false;

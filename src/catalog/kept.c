@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,8 +38,9 @@ static bool check(const char *json_path, const char *machine, const struct image
     return same_image && same_build;
 }
 
-char *kept_disk(const char *machine, const struct image *image, struct error **err)
+char *kept_disk(const char *machine, const struct image *image, bool *made, struct error **err)
 {
+    *made = false;
     if (!catalog_name_check(machine, err))
         return NULL;
     cleanup(mem) char *dir = catalog_data_dir("machines", err);
@@ -53,13 +55,34 @@ char *kept_disk(const char *machine, const struct image *image, struct error **e
     json_t *o = json_pack("{s:s, s:s}", "image", image->name, "disk_sha256", image->disk_sha256);
     bool ok = o && json_dump_file(o, json_path, JSON_INDENT(2)) == 0;
     json_decref(o);
-    if (!ok)
-        return error_set_errno(err, errno, "write '%s'", json_path), NULL;
+    if (!ok) {
+        error_set_errno(err, errno, "write '%s'", json_path);
+        unlink(json_path);
+        return NULL;
+    }
     if (!overlay_create(disk, image->disk, err)) {
         unlink(json_path);
         return NULL;
     }
+    *made = true;
     return steal_ptr(&disk);
+}
+
+/* Does a machine have it open? It holds locks then. */
+static bool in_use(const char *disk)
+{
+    cleanup(fd) int fd = open(disk, O_RDWR | O_CLOEXEC);
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+void kept_discard(const char *disk)
+{
+    if (in_use(disk))
+        return; /* another machine of the same name came in between */
+    cleanup(mem) char *json_path = catalog_format("%.*s.json", (int)(strlen(disk) - strlen(".qcow2")), disk);
+    unlink(disk);
+    unlink(json_path);
 }
 
 char *kept_user_of(const char *image_name)

@@ -11,9 +11,12 @@
 
 #include "catalog/image.h"
 
-/* The path of the machine's disk, made when there is none; refused when it stands on another image or build.
- */
-char *kept_disk(const char *machine, const struct image *image, struct error **err);
+/* The path of the machine's disk, made when there is none (*made: it was); refused when it stands on another
+ * image or build. Owned by the caller. */
+char *kept_disk(const char *machine, const struct image *image, bool *made, struct error **err);
+
+/* Removes what kept_disk has made, for a machine that never ran. */
+void kept_discard(const char *disk);
 
 /* The name of a machine whose disk stands on the image, or NULL when there is none. Owned by the caller. */
 char *kept_user_of(const char *image_name);

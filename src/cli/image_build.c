@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,15 +25,20 @@
 
 #define PROGRESS_FD 3
 #define LOG_NAME    "build.log"
-#define LOG_TAIL    12 /* lines shown after a failure */
+#define LOG_TAIL    12    /* lines shown after a failure */
+#define FULL_BELOW  65536 /* bytes free */
 
 static char *recipe_path(const char *name, struct error **err)
 {
     if (!catalog_name_check(name, err))
         return NULL;
     const char *chosen = getenv("RUCHE_RECIPES");
-    if (chosen && chosen[0])
-        return catalog_format("%s/%s", chosen, name);
+    if (chosen && chosen[0]) {
+        cleanup(mem) char *path = catalog_format("%s/%s", chosen, name);
+        if (access(path, X_OK) == 0)
+            return steal_ptr(&path);
+        return error_set_errno(err, errno, "execute recipe '%s'", path), NULL;
+    }
     char self[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (n > 0) {
@@ -143,6 +149,13 @@ static void show_log_tail(const char *path)
     }
 }
 
+/* Then the log itself may lack what it would say. */
+static bool is_full(const char *dir)
+{
+    struct statvfs fs;
+    return statvfs(dir, &fs) == 0 && fs.f_bavail * fs.f_frsize < FULL_BELOW;
+}
+
 static int signals_to_follow(void)
 {
     sigset_t set;
@@ -191,8 +204,8 @@ static int run_recipe(const char *path, const struct image_build *build, const c
         fprintf(stderr, "ruche: make image '%s': interrupted\n", build->name);
         return EXIT_SIGNAL + interrupted;
     }
-    fprintf(stderr, "ruche: make image '%s': its recipe failed at step %u (%s); the end of its log:\n",
-            build->name, progress->step, progress->title);
+    fprintf(stderr, "ruche: make image '%s': its recipe failed at step %u (%s)%s; the end of its log:\n",
+            build->name, progress->step, progress->title, is_full(dir) ? " on a full disk" : "");
     show_log_tail(log);
     return EXIT_RUCHE;
 }

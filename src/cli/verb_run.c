@@ -40,13 +40,17 @@ struct request {
     bool memory_given, restore, detach, keep, ask_devices;
     char *default_name, *control_path; /* owned */
     char *overlay;                     /* owned; to be unlinked once the machine has it open; NULL: none */
+    char *new_kept;                    /* owned; to be removed unless the machine comes to run; NULL: none */
 };
 
 static void request_release(struct request *r)
 {
     if (r->overlay)
         unlink(r->overlay);
+    if (r->new_kept)
+        kept_discard(r->new_kept);
     free(r->overlay);
+    free(r->new_kept);
     free(r->default_name);
     free(r->control_path);
     words_free(&r->args);
@@ -161,11 +165,14 @@ static bool add_image(struct request *r, struct error **err)
     if (!image_load(r->image, &image, err))
         return false;
     cleanup(mem) char *kept = NULL;
+    bool made = false;
     if (r->keep)
-        kept = kept_disk(r->name ? r->name : r->image, &image, err);
+        kept = kept_disk(r->name ? r->name : r->image, &image, &made, err);
     else
         r->overlay = overlay_create_temporary(image.disk, err);
     bool ok = kept || r->overlay;
+    if (kept && made)
+        r->new_kept = catalog_format("%s", kept);
     struct words given = r->args;
     r->args = (struct words){0};
     if (ok) {
@@ -300,6 +307,7 @@ static int run_machine(struct request *r, const char *program)
         return status;
     if (r->overlay)
         unlink(r->overlay);
+    free(steal_ptr(&r->new_kept));
     if (r->detach)
         return report_detached(r, serial, machine.pid);
     status = session_serve(&session);

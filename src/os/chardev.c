@@ -66,6 +66,7 @@ struct chardev {
     uint8_t *ring; /* OUTPUT_MAX bytes, made when first needed */
     size_t ring_start, ring_len;
     bool blocked; /* the peer takes no more for now */
+    bool losing;  /* output was lost, and that has been said */
     struct loop_timer gather;
 };
 
@@ -213,9 +214,14 @@ static ssize_t write_some(struct chardev *c, const uint8_t *data, size_t len)
         return n;
     if (errno == EAGAIN || errno == EINTR)
         return 0;
+    if (c->out.pollable || c->duplex)
+        return -1;
     /* A full disk loses the text, it does not pile it up: what epoll does not take never becomes "writable".
      */
-    return !c->out.pollable && !c->duplex ? (ssize_t)len : -1;
+    if (!c->losing)
+        log_line(LOG_WARN, "cannot write to %s, so output is lost: %s", c->spec, strerror(errno));
+    c->losing = true;
+    return (ssize_t)len;
 }
 
 static void flush(struct chardev *c)

@@ -305,6 +305,20 @@ static bool control_chardev_info(void *opaque, unsigned index, struct control_ch
 /* Saving. The machine runs, or stands still, or is stopped and goes on meanwhile; only a reset makes the save
  * give up. */
 
+static void hold(struct board *b)
+{
+    vcpus_pause(b->vcpus);
+}
+
+/* Unless they stand still for a reason of their own. */
+static void let_go(struct board *b)
+{
+    uint32_t pending = __atomic_load_n(&b->pending, __ATOMIC_SEQ_CST);
+
+    if (b->state == RUN_RUNNING && !(pending & ~(uint32_t)BIT(MACHINE_CRASHLOADED)))
+        vcpus_resume(b->vcpus);
+}
+
 /* The moment that is saved. */
 static bool take_moment(struct board *b, struct error **err)
 {
@@ -345,6 +359,9 @@ static void save_done(struct board *b, const struct error *failure)
                       : json_pack("{s:s, s:s}", "status", last->status, "path", last->path));
 }
 
+static const struct save_ops save_ops = {
+    .hold = hold, .let_go = let_go, .take = take_moment, .done = save_done};
+
 static bool control_save(void *opaque, const char *path, struct error **err)
 {
     struct board *b = opaque;
@@ -359,7 +376,7 @@ static bool control_save(void *opaque, const char *path, struct error **err)
     b->last_save = (struct control_save){.status = "active"};
     snprintf(b->last_save.path, sizeof(b->last_save.path), "%s", path);
     b->save = job;
-    if (save_start(job, take_moment, save_done, err))
+    if (save_start(job, &save_ops, err))
         return true;
     b->last_save.status = "failed";
     b->save = NULL;

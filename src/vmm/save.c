@@ -24,10 +24,10 @@ struct save_job {
     struct save_memory memory;
     struct state_buf state;
     char *description;
-    uint64_t *dirty; /* bits of the region being looked at */
-    bool (*take)(struct board *b, struct error **err);
-    sem_t taken; /* `take` has returned, or nothing runs any more that could call it */
-    void (*done)(struct board *b, const struct error *failure);
+    uint64_t *dirty[GUEST_REGION_MAX]; /* bits, as last fetched */
+    uint64_t pages;                    /* as many of them are set */
+    const struct save_ops *ops;
+    sem_t turn; /* the main loop has done its part, or nothing runs any more that could */
     pthread_t thread;
     bool logging;          /* the engine's dirty log is on */
     bool running;          /* the thread is to be joined */
@@ -46,7 +46,7 @@ struct save_job *save_prepare(struct board *b, const char *path, struct error **
         return NULL;
     }
     job->board = b;
-    sem_init(&job->taken, 0, 0);
+    sem_init(&job->turn, 0, 0);
     if (!save_writer_open(&job->writer, path, err)) {
         free(job);
         return NULL;
@@ -72,34 +72,69 @@ static bool describe(struct save_job *job, struct error **err)
     return job->description != NULL;
 }
 
-/* Writes the pages that were written to since the last call; *pages is their number. */
-static bool write_dirty(struct save_job *job, uint64_t *pages, struct error **err)
+static size_t region_words(const struct save_job *job, unsigned region)
+{
+    return (job->board->m.memory->region[region].size / SAVE_PAGE + 63) / 64;
+}
+
+/* Takes the engine's log of what was written since the last call; *pages is the number of pages. No vCPU
+ * runs. */
+static void fetch_dirty(struct save_job *job, uint64_t *pages)
 {
     const struct board *b = job->board;
 
     *pages = 0;
     for (unsigned i = 0; i < b->m.memory->region_count; i++) {
-        size_t words = (b->m.memory->region[i].size / SAVE_PAGE + 63) / 64;
-        b->ops->dirty_fetch(b->engine, i, job->dirty, words);
+        size_t words = region_words(job, i);
+        b->ops->dirty_fetch(b->engine, i, job->dirty[i], words);
         for (size_t k = 0; k < words; k++)
-            *pages += (uint64_t)__builtin_popcountll(job->dirty[k]);
-        if (!save_memory_pages(&job->memory, i, job->dirty, err))
-            return false;
+            *pages += (uint64_t)__builtin_popcountll(job->dirty[i][k]);
     }
+}
+
+static bool write_dirty(struct save_job *job, struct error **err)
+{
+    for (unsigned i = 0; i < job->board->m.memory->region_count; i++)
+        if (!save_memory_pages(&job->memory, i, job->dirty[i], err))
+            return false;
     return true;
 }
 
-/* All of memory, and what the guest writes meanwhile until that is little, or does not become less. */
+static void post_fetch(void *opaque)
+{
+    struct save_job *job = opaque;
+
+    job->ops->hold(job->board);
+    fetch_dirty(job, &job->pages);
+    job->ops->let_go(job->board);
+    sem_post(&job->turn);
+}
+
+/* Has the main loop do its part. False and *err when the save is to end instead. */
+static bool main_loops_turn(struct save_job *job, void (*part)(void *opaque), struct error **err)
+{
+    loop_post(job->board->m.loop, part, job);
+    while (sem_wait(&job->turn) < 0)
+        ;
+    if (job->failure)
+        return false;
+    if (__atomic_load_n(&job->cancel, __ATOMIC_RELAXED))
+        return error_set(err, ECANCELED, "it was cancelled"), false;
+    return true;
+}
+
+/*
+ * All of memory, and what the guest writes meanwhile until that is little, or does not become less. The log
+ * is taken while no vCPU runs: one that has looked whether it may write to a page has then written.
+ */
 static bool write_memory(struct save_job *job, struct error **err)
 {
-    uint64_t pages;
-
     if (!save_memory_all(&job->memory, err))
         return false;
     for (unsigned round = 0; round < ROUNDS_MAX; round++) {
-        if (!write_dirty(job, &pages, err))
+        if (!main_loops_turn(job, post_fetch, err) || !write_dirty(job, err))
             return false;
-        if (pages < FEW_PAGES)
+        if (job->pages < FEW_PAGES)
             break;
     }
     return true;
@@ -107,17 +142,18 @@ static bool write_memory(struct save_job *job, struct error **err)
 
 bool save_take(struct save_job *job, struct error **err)
 {
-    uint64_t pages;
-
-    return describe(job, err) && save_state(job->board, &job->state, err) && write_dirty(job, &pages, err);
+    if (!describe(job, err) || !save_state(job->board, &job->state, err))
+        return false;
+    fetch_dirty(job, &job->pages);
+    return write_dirty(job, err);
 }
 
 static void post_take(void *opaque)
 {
     struct save_job *job = opaque;
 
-    job->take(job->board, &job->failure);
-    sem_post(&job->taken);
+    job->ops->take(job->board, &job->failure);
+    sem_post(&job->turn);
 }
 
 static void post_done(void *opaque)
@@ -126,20 +162,7 @@ static void post_done(void *opaque)
 
     pthread_join(job->thread, NULL);
     job->running = false;
-    job->done(job->board, job->failure);
-}
-
-/* The main loop has its part in the middle. */
-static bool wait_taken(struct save_job *job, struct error **err)
-{
-    loop_post(job->board->m.loop, post_take, job);
-    while (sem_wait(&job->taken) < 0)
-        ;
-    if (job->failure)
-        return false;
-    if (__atomic_load_n(&job->cancel, __ATOMIC_RELAXED))
-        return error_set(err, ECANCELED, "it was cancelled"), false;
-    return true;
+    job->ops->done(job->board, job->failure);
 }
 
 static bool finish_file(struct save_job *job, struct error **err)
@@ -156,41 +179,45 @@ static void *save_main(void *opaque)
 {
     struct save_job *job = opaque;
 
-    if (write_memory(job, &job->failure) && wait_taken(job, &job->failure))
+    if (write_memory(job, &job->failure) && main_loops_turn(job, post_take, &job->failure))
         finish_file(job, &job->failure);
     loop_post(job->board->m.loop, post_done, job);
     return NULL;
 }
 
-static uint64_t *new_dirty_bits(const struct guest_memory *mem, struct error **err)
+static bool make_dirty_bits(struct save_job *job, struct error **err)
 {
-    uint64_t largest = 0;
-
-    for (unsigned i = 0; i < mem->region_count; i++)
-        largest = MAX(largest, mem->region[i].size);
-    uint64_t *bits = calloc(largest / SAVE_PAGE / 64 + 1, sizeof(*bits));
-    if (!bits)
-        error_set_errno(err, ENOMEM, "cannot save the machine");
-    return bits;
+    for (unsigned i = 0; i < job->board->m.memory->region_count; i++) {
+        job->dirty[i] = calloc(region_words(job, i), sizeof(*job->dirty[i]));
+        if (!job->dirty[i])
+            return error_set_errno(err, ENOMEM, "cannot save the machine"), false;
+    }
+    return true;
 }
 
-bool save_start(struct save_job *job, bool (*take)(struct board *b, struct error **err),
-                void (*done)(struct board *b, const struct error *failure), struct error **err)
+static bool start_log(struct save_job *job, struct error **err)
 {
     struct board *b = job->board;
 
-    job->dirty = new_dirty_bits(b->m.memory, err);
-    if (!job->dirty || !save_memory_init(&job->memory, b->m.memory, &job->writer, err))
+    job->ops->hold(b);
+    job->logging = b->ops->dirty_start(b->engine, err);
+    job->ops->let_go(b);
+    return job->logging;
+}
+
+bool save_start(struct save_job *job, const struct save_ops *ops, struct error **err)
+{
+    struct board *b = job->board;
+
+    job->ops = ops;
+    if (!make_dirty_bits(job, err) || !save_memory_init(&job->memory, b->m.memory, &job->writer, err))
         return false;
     job->memory.base = b->saved ? &b->saved->table : NULL;
     job->memory.cancel = &job->cancel;
     job->memory.done = &job->bytes;
     job->memory.total = &job->total;
-    job->take = take;
-    job->done = done;
-    if (!b->ops->dirty_start(b->engine, err))
+    if (!start_log(job, err))
         return false;
-    job->logging = true;
     int code = pthread_create(&job->thread, NULL, save_main, job);
     if (code != 0)
         return error_set_errno(err, code, "cannot start a thread to save the machine"), false;
@@ -214,13 +241,14 @@ void save_free(struct save_job *job)
     if (!job)
         return;
     save_cancel(job);
-    sem_post(&job->taken);
+    sem_post(&job->turn);
     if (job->running)
         pthread_join(job->thread, NULL);
     if (job->logging)
         job->board->ops->dirty_stop(job->board->engine);
-    sem_destroy(&job->taken);
-    free(job->dirty);
+    sem_destroy(&job->turn);
+    for (unsigned i = 0; i < GUEST_REGION_MAX; i++)
+        free(job->dirty[i]);
     save_writer_close(&job->writer);
     save_memory_free(&job->memory);
     state_buf_free(&job->state);

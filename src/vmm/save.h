@@ -28,13 +28,19 @@ struct save_job;
  * when it cannot.
  */
 struct save_job *save_prepare(struct board *b, const char *path, struct error **err);
-/*
- * Begins, on a thread of its own. `take` is called on the main loop when it is time to freeze the machine and
- * call save_take; `done` at the end, with an error when it failed, and then save_free is due. False and *err
- * when it could not begin; then neither is called.
+/* What a save asks of the machine's life; on the main loop. */
+struct save_ops {
+    /* No vCPU runs between these two. */
+    void (*hold)(struct board *b);
+    void (*let_go)(struct board *b);
+    /* It is time to freeze the machine and call save_take. */
+    bool (*take)(struct board *b, struct error **err);
+    /* The end, with an error when it failed; save_free is due. */
+    void (*done)(struct board *b, const struct error *failure);
+};
+/* Begins, on a thread of its own. False and *err when it could not; then neither `take` nor `done` is called.
  */
-bool save_start(struct save_job *job, bool (*take)(struct board *b, struct error **err),
-                void (*done)(struct board *b, const struct error *failure), struct error **err);
+bool save_start(struct save_job *job, const struct save_ops *ops, struct error **err);
 /* Takes what changes when the machine goes on. Frozen. */
 bool save_take(struct save_job *job, struct error **err);
 /* Makes it end soon, as cancelled. */

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import unittest
 
-from harness import RUCHE, Files, Real, contents, table
+from harness import RECIPE, RUCHE, Files, Real, contents, table
 
 RUN = "run --kernel {kernel} "
 
@@ -249,6 +249,51 @@ class Places(Real):
                 s.bind(path)
             self.ruche(*self.words("run --kernel {off} " + option + path), status=0)
             self.assertFalse(os.path.exists(path))
+
+
+@table(
+    ("disk missing", "disk.qcow2", "rm", "No such file"),
+    ("kernel missing", "vmlinuz", "rm", "No such file"),
+    ("initrd missing", "initrd", "rm", "No such file"),
+    ("disk is a folder", "disk.qcow2", "mkdir", "directory"),
+    ("kernel is a folder", "vmlinuz", "mkdir", "directory"),
+    ("initrd is a folder", "initrd", "mkdir", "directory"),
+    ("disk cut short", "disk.qcow2", "truncate -s 100000", "truncated"),
+    ("disk empty", "disk.qcow2", "truncate -s 0", "no qcow2"),
+    ("kernel cut short", "vmlinuz", "truncate -s 1000", "cannot boot"),
+    ("initrd empty", "initrd", "truncate -s 0", "empty"),
+    ("description missing", "image.json", "rm", "no image"),
+    ("description cut short", "image.json", "truncate -s 100", "image.json"),
+)
+class Images(Real):
+    """An image in the catalogue whose parts are not what they were."""
+
+    def setUp(self):
+        super().setUp()
+        self.write("recipes/small", RECIPE + f"cp {self.files['bzimage']} vmlinuz\n", 0o755)
+        self.ruche("image", "build", "small")
+        self.assertEqual(self.ruche("run", "small"), ("hello\n", ""))
+
+    def row(self, part, how, reason):
+        path = self.path("data/ruche/images/small/" + part)
+        if how == "mkdir":
+            os.unlink(path)
+        subprocess.run([*how.split(), path], check=True)
+        for option in ([], ["--keep"]):
+            before = contents(self.folder)
+            _, err = self.ruche("run", *option, "small", status=125)
+            self.assertIn("small", self.one_line(err))
+            self.assertIn(reason, err)
+            self.unchanged(before)
+
+    def test_wrong_usage(self):
+        """Only the machine notices, when a disk has been made for it already."""
+        for option in ("", "--keep "):
+            Real.row(self, "run " + option + "small --memory 0", 2, "--memory")
+
+    def test_kept_disk_survives(self):
+        self.ruche("run", "--keep", "small")
+        Real.row(self, "run --keep small --memory 0", 2, "--memory")
 
 
 class Programs(Real):

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "catalog/file.h"
+#include "catalog/kept.h"
 #include "catalog/overlay.h"
 #include "catalog/sha256.h"
 
@@ -137,6 +138,38 @@ static void test_overlay_refusals(void **state)
     assert_int_equal(access(top, F_OK), -1);
 }
 
+/* A kept disk that was made for nothing goes again, but not when another machine took it. */
+static void test_kept_discard(void **state)
+{
+    cleanup(mem) char *base = catalog_format("%s/base.qcow2", folder);
+    uint8_t header[104] = {'Q', 'F', 'I', 0xfb};
+    store_be64(header + 24, MIB);
+    FILE *f = fopen(base, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(header, 1, sizeof(header), f), sizeof(header));
+    fclose(f);
+    char name[] = "small", sum[] = "0";
+    const struct image image = {.name = name, .disk = base, .disk_sha256 = sum};
+    bool made;
+    setenv("XDG_DATA_HOME", folder, 1);
+    cleanup(mem) char *disk = kept_disk("pet", &image, &made, NULL);
+    assert_non_null(disk);
+    assert_true(made);
+    cleanup(mem) char *again = kept_disk("pet", &image, &made, NULL);
+    assert_string_equal(again, disk);
+    assert_false(made);
+    int fd = open(disk, O_RDWR | O_CLOEXEC);
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1};
+    assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    kept_discard(disk);
+    assert_int_equal(access(disk, F_OK), 0);
+    close(fd);
+    kept_discard(disk);
+    assert_int_equal(access(disk, F_OK), -1);
+    cleanup(mem) char *user = kept_user_of(name);
+    assert_null(user);
+}
+
 static int make_folder(void **state)
 {
     return mkdtemp(folder) ? 0 : -1;
@@ -155,6 +188,7 @@ int main(void)
         cmocka_unit_test(test_remove_tree_stays_inside),
         cmocka_unit_test(test_overlay_sizes),
         cmocka_unit_test(test_overlay_refusals),
+        cmocka_unit_test(test_kept_discard),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

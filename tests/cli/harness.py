@@ -21,6 +21,18 @@ import kernels
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUCHE = os.environ.get("RUCHE", os.path.join(HERE, "../../build/src/cli/ruche"))
 
+# A recipe of an image, as far as `ruche image` is concerned.
+RECIPE = """#!/bin/sh
+echo 'steps 2' >&3
+echo 'step one' >&3
+qemu-img create -q -f qcow2 disk.qcow2 "$RUCHE_SIZE"
+echo kernel$KIND >vmlinuz
+echo 'step two' >&3
+echo initrd >initrd
+echo "root=/dev/vda console=ttyS0" >cmdline
+echo "a test" >description
+"""
+
 
 class Case(unittest.TestCase):
     def setUp(self):
@@ -31,6 +43,8 @@ class Case(unittest.TestCase):
         self.env = dict(os.environ, XDG_DATA_HOME=self.path("data"), XDG_RUNTIME_DIR=self.runtime, TERM="xterm",
                         RUCHE_VMM=os.path.join(HERE, "fake-vmm"), RUCHE_RECIPES=self.path("recipes"),
                         FAKE_LOG=self.path("log"))
+        self.how = {}  # further arguments for who starts `ruche`
+        self.program = RUCHE
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -49,8 +63,8 @@ class Case(unittest.TestCase):
 
     def ruche(self, *arguments, stdin="", status=0, **environment):
         """Runs it to its end; checks the exit status; gives stdout and stderr."""
-        done = subprocess.run([RUCHE, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False,
-                              env=dict(self.env, **environment))
+        done = subprocess.run([self.program, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False,
+                              env=dict(self.env, **environment), **self.how)
         self.assertEqual(done.returncode, status, (arguments, done.stdout, done.stderr))
         return done.stdout, done.stderr
 
@@ -154,7 +168,7 @@ def contents(folder):
             path = os.path.join(where, name)
             status = os.lstat(path)
             digest = ""
-            if os.path.isfile(path) and not os.path.islink(path):
+            if os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK):
                 with open(path, "rb") as f:
                     digest = hashlib.sha256(f.read()).hexdigest()
             found[os.path.relpath(path, folder)] = (status.st_mode, status.st_size, digest)

@@ -9,19 +9,8 @@ import subprocess
 import time
 import unittest
 
+from harness import RECIPE as GOOD
 from harness import RUCHE, Case, Terminal
-
-GOOD = """#!/bin/sh
-echo 'steps 2' >&3
-echo 'step one' >&3
-qemu-img create -q -f qcow2 disk.qcow2 "$RUCHE_SIZE"
-echo kernel$KIND >vmlinuz
-echo 'step two' >&3
-echo initrd >initrd
-echo "root=/dev/vda console=ttyS0" >cmdline
-echo "a test" >description
-"""
-
 
 class Images(Case):
     def setUp(self):

@@ -35,7 +35,7 @@ last_count() {
 go() {
     engine=$1
     shift
-    "$ruche" run --engine "$engine" --control /tmp/control --net none "$@" </dev/null >>$console 2>&1 &
+    "$ruche" run --engine "$engine" --control /tmp/control "$@" </dev/null >>$console 2>&1 &
     machine=$!
 }
 
@@ -44,11 +44,11 @@ counts_on() {
     wait_for "^count $(($(last_count) + 5))" 120
 }
 
-go bt --cpus 2 --memory 256M --kernel "$kernel" --initrd "$initrd" --cmdline 'console=ttyS0 quiet panic=-1'
+go kvm --net none --cpus 2 --memory 256M --kernel "$kernel" --initrd "$initrd" --cmdline 'console=ttyS0 quiet panic=-1'
 wait_for '^count 8' 200
-for engine in kvm bt kvm bt; do
+for engine in bt kvm bt kvm; do
     counts_on
-    "$ruche" save --end /tmp/control /tmp/saved || fail "cannot save for $engine"
+    "$ruche" save --end /tmp/control /tmp/saved 2>/tmp/why || fail "cannot save: $(tail -n 1 /tmp/why)"
     wait $machine
     at=$(last_count)
     rm -f /tmp/control

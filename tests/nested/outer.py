@@ -33,7 +33,7 @@ def doctor(_):
 
 
 def failures(_):
-    calls = "100000" if "RUCHE_LONG" in os.environ else "60"
+    calls = "100000" if "RUCHE_LONG" in os.environ else "20"
     return {ARGS.kvm_fail_test: "/t/kvm-fail-test"}, ["sh", "-c", f"/t/kvm-fail-test --calls {calls} 2>/dev/null"], "2G", 3600
 
 

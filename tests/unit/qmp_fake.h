@@ -90,6 +90,32 @@ static inline bool fake_chardev_info(void *opaque, unsigned index, struct contro
     return index == 0;
 }
 
+static inline bool fake_save(void *opaque, const char *path, struct error **err)
+{
+    if (((struct fake_machine *)opaque)->refuse) {
+        error_set(err, EBUSY, "refused");
+        return false;
+    }
+    fake_note(opaque, "save ");
+    fake_note(opaque, path);
+    return true;
+}
+
+static inline void fake_save_cancel(void *opaque)
+{
+    fake_note(opaque, "save-cancel ");
+}
+
+static inline void fake_save_info(void *opaque, struct control_save *info)
+{
+    *info = (struct control_save){.status = "failed",
+                                  .path = "/saved",
+                                  .error = "the disk is full",
+                                  .bytes = 5,
+                                  .total = 7,
+                                  .pause_ns = 3000};
+}
+
 static const struct control_ops fake_ops = {
     .status = fake_status,
     .running = fake_running,
@@ -102,6 +128,9 @@ static const struct control_ops fake_ops = {
     .cpu_thread_id = fake_cpu_thread_id,
     .block_info = fake_block_info,
     .chardev_info = fake_chardev_info,
+    .save = fake_save,
+    .save_cancel = fake_save_cancel,
+    .save_info = fake_save_info,
 };
 
 #endif

@@ -103,6 +103,26 @@ static void queries(void **state)
            "{\"return\": [{\"filename\": \"unix:/x\", \"frontend-open\": true, \"label\": \"serial0\"}]}");
 }
 
+static void saving(void **state)
+{
+    struct fake_machine fake = {.running = true};
+    bool negotiated = true;
+    const char *request = "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"/x/y\"}}";
+
+    json_decref(qmp_answer(&fake_ops, &fake, request, strlen(request), &negotiated));
+    assert_string_equal(fake.calls, "save /x/y");
+    expect(true, request, "{\"return\": {}}");
+    expect(true, "{\"execute\": \"ruche-save\"}", "wants the argument 'path'");
+    expect(true, "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"x\"}}", "an absolute file name");
+    expect(true, "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": 1}}", "wants the argument 'path'");
+    expect(true, "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"/x\", \"y\": 1}}",
+           "Parameter 'y' is unexpected");
+    expect(true, "{\"execute\": \"ruche-save-cancel\"}", "{\"return\": {}}");
+    expect(true, "{\"execute\": \"query-ruche-save\"}",
+           "{\"bytes\": 5, \"error\": \"the disk is full\", \"path\": \"/saved\", \"pause\": 3, "
+           "\"status\": \"failed\", \"total\": 7}");
+}
+
 static void power(void **state)
 {
     struct fake_machine fake = {.running = true};
@@ -128,7 +148,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scan_finds_ends), cmocka_unit_test(errors),  cmocka_unit_test(negotiation),
-        cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(power),
+        cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(saving),
+        cmocka_unit_test(power),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

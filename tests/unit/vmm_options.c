@@ -155,6 +155,13 @@ static void refused(void **state)
         {"--kernel k --control fd:999", "not an open file descriptor"},
         {"--kernel k --ready-fd x", "not an open file descriptor"},
         {"--kernel k --serial=", "empty value"},
+        {"--kernel k --verify", "--restore FILE is missing"},
+        {"--restore s --kernel k", "--kernel does not go with --restore"},
+        {"--restore s --memory 1G", "--memory does not go with --restore"},
+        {"--restore s --cpus 2", "--cpus does not go with --restore"},
+        {"--restore s --device virtio-rng", "--device does not go with --restore"},
+        {"--restore s --net none", "--net none does not go with --restore"},
+        {"--restore=", "empty value"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
@@ -166,6 +173,25 @@ static void refused(void **state)
         error_free(err);
         options_free(&c);
     }
+}
+
+static void restore(void **state)
+{
+    struct machine_config c;
+    struct error *err = NULL;
+
+    assert_int_equal(
+        parse(&c, "--restore s --verify --engine bt --disk d --net user --serial none --name n", &err),
+        OPTIONS_RUN);
+    assert_string_equal(c.restore, "s");
+    assert_true(c.verify);
+    assert_int_equal(c.net_count, 1);
+    options_free(&c);
+    /* What the saved machine has is not decided here. */
+    assert_int_equal(parse(&c, "--restore s", &err), OPTIONS_RUN);
+    assert_null(c.serial);
+    assert_int_equal(c.net_count, 0);
+    options_free(&c);
 }
 
 static void help(void **state)
@@ -211,6 +237,7 @@ int main(void)
         cmocka_unit_test(disks_nets_devices),
         cmocka_unit_test(memory_sizes),
         cmocka_unit_test(refused),
+        cmocka_unit_test(restore),
         cmocka_unit_test(help),
         cmocka_unit_test(too_many),
     };
