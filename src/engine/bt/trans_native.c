@@ -217,11 +217,6 @@ static uint8_t borrow(struct tr *t, struct rename *r, const struct x86_insn *ins
 static const uint8_t low_pool[] = {H_RSI, H_RDI, H_RBP, H_RBX, H_RDX, H_RCX, H_RAX};
 static const uint8_t high_pool[] = {H_R12, H_R13, H_R14, H_R15, H_R8, H_RBX, H_RBP};
 
-static bool uses(const struct host_mem *mem, uint8_t reg)
-{
-    return mem && (mem->base == reg || mem->index == reg);
-}
-
 static uint8_t place(struct tr *t, struct rename *r, const struct x86_insn *insn, const struct x86_field *f,
                      bool low)
 {
@@ -234,7 +229,7 @@ static uint8_t place(struct tr *t, struct rename *r, const struct x86_insn *insn
         if (r->loaded[i].guest == f->reg)
             return r->loaded[i].host;
     uint8_t temp;
-    bool t0_used = uses(r->mem, T0), t1_used = uses(r->mem, T1);
+    bool t0_used = tr_uses(r->mem, T0), t1_used = tr_uses(r->mem, T1);
     for (unsigned i = 0; i < r->loaded_count; i++) {
         t0_used |= r->loaded[i].host == T0;
         t1_used |= r->loaded[i].host == T1;

@@ -32,17 +32,12 @@ void tr_clobber_flags(struct tr *t)
     t->flags_host = false;
 }
 
-static bool uses(const struct host_mem *mem, uint8_t reg)
-{
-    return mem && (mem->base == reg || mem->index == reg);
-}
-
 void tr_need_host_flags(struct tr *t, const struct host_mem *mem)
 {
     if (!t->flags_host && t->flags_saved) {
-        if (!uses(mem, T1))
+        if (!tr_uses(mem, T1))
             emit_restore_flags(&t->e, tr_scratch(t));
-        else if (!uses(mem, T0))
+        else if (!tr_uses(mem, T0))
             emit_restore_flags(&t->e, T0);
         else
             emit_restore_flags_in_place(&t->e);

@@ -5,18 +5,21 @@
  * after each instruction.
  *
  * Where the status flags are is tracked while emitting: in the host's flags, in cpu->status, in both, or
- * nowhere (no instruction will read them). An address check destroys the host's flags, so those that matter
- * are saved once before the first check and brought back before the next instruction that needs them.
+ * nowhere: then nothing will read them, and should a fault have to show them, cold code makes them again from
+ * registers (tr_regen). A check destroys the host's flags, so those that are read later are saved once before
+ * the first check and brought back before the next instruction that needs them.
  *
  *     guest                      host
  *     add  rax, rbx              add  rax, rbx
  *     mov  [rdi + 8], rax        (save flags: somebody reads ADD's later)
- *                                lea  t0, [rdi + 8]
+ *                                lea  t0, [rdi + 8]             ; all that the block touches off rdi: 8..23
  *                                mov  t1, t0; shr t1, 7; and t1d, mask; add t1, gs:tlb
  *                                sub  t0, [t1 + write_tag]      ; offset in the page, or large
- *                                cmp  t0, 4096 - 8; ja stub
- *                                add  t0, [t1 + host]           ; stub comes back here
- *                                mov  [t0], rax
+ *                                cmp  t0, 4096 - 16; ja stub
+ *                                mov  t1, [t1 + addend]         ; stub comes back behind this
+ *                                mov  gs:addend[0], t1
+ *                                mov  [rdi + t1 + 8], rax
+ *     mov  rcx, [rdi + 16]       mov  rcx, [rdi + t1 + 16]
  *     jnz  somewhere             (restore flags) jnz link0; jmp link1
  */
 #ifndef BT_TRANSLATE_H
@@ -202,6 +205,11 @@ void tr_loop_entry(struct tr *t);
 static inline bool tr_whole_address(const struct tr_access *a)
 {
     return a->addrsize != 8 || a->disp != (int32_t)a->disp || (a->base != REG_NONE && a->index != REG_NONE);
+}
+
+static inline bool tr_uses(const struct host_mem *mem, uint8_t reg)
+{
+    return mem && (mem->base == reg || mem->index == reg);
 }
 
 /* ---- flags ---- */
