@@ -50,8 +50,9 @@ def sha256(path):
 TROUBLE = re.compile(r"WARNING|BUG|Oops|[Pp]anic|[Cc]all [Tt]race|segfault|general protection|trap |traps:|invalid opcode|"
                      r"stall|lockup|hung task|blocked for more|unstable|I/O error|timed? ?out|nobody cared|[Ff]ailed|"
                      r"[Cc]orrupt|RIP:|NMI|MCE|[Uu]nhandled|inconsistent|skew")
-# What it says when the host left a processor waiting in the middle of a timer interrupt: loaded hosts do.
-LATE = re.compile(r"hrtimer: interrupt took \d+ ns")
+# What it says when the host let a processor wait in the middle of a timer interrupt, or delivered some late while it
+# measured: loaded hosts do.
+LATE = re.compile(r"hrtimer: interrupt took \d+ ns|APIC calibration not consistent with PM-Timer")
 
 
 def trouble(log):
