@@ -156,6 +156,12 @@ static void take_memory(struct x86_insn *insn, const ZydisDecodedInstruction *zi
     mem->index = address_register(op->mem.index);
     mem->scale = op->mem.scale ? op->mem.scale : 1;
     mem->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+    if ((zi->attributes & ZYDIS_ATTRIB_HAS_SIB) && zi->raw.modrm.mod == 0 && (zi->raw.sib.base & 7) == 5) {
+        /* No base but a displacement; Zydis 4.0 sees R13D in it, when REX.B is set and the address size is 4.
+         */
+        mem->base = REG_NONE;
+        mem->disp = zi->raw.disp.value;
+    }
     mem->size = (uint16_t)(op->size / 8);
     switch (zi->mnemonic) {
     case ZYDIS_MNEMONIC_CLFLUSH:
