@@ -2,7 +2,8 @@
 /*
  * The process is killed at any time: a child writes, flushes, and tells through a pipe what it is about to
  * write and what was flushed, until SIGKILL. Then qemu-img must find the image sound, without repair, and
- * every acknowledged write must be there. Each sector says which write it is from, so that torn and misplaced
+ * every acknowledged write must be there; what the last change had taken for itself may be lost as space,
+ * which opening the image makes good. Each sector says which write it is from, so that torn and misplaced
  * data show.
  */
 #include "support.h"
@@ -180,7 +181,16 @@ static void make_base(uint64_t id)
     assert_int_equal(fclose(f), 0);
 }
 
-static uint64_t kill_once(struct random *random, const char *create, uint64_t base)
+/* qemu-img check ends with 3 when all that is wrong is clusters that are counted and not used. */
+static void must_be_sound(bool leaks_allowed)
+{
+    int status = run("qemu-img check img");
+    if (status != 3 || !leaks_allowed)
+        must_run("qemu-img check img");
+}
+
+/* `heals`: the image has a dirty bit, so that its clusters are recounted. */
+static uint64_t kill_once(struct random *random, const char *create, uint64_t base, bool heals)
 {
     uint64_t sectors = written_part / SECTOR;
     struct expectation e = {calloc(sectors, 8), calloc(sectors, 8)};
@@ -208,12 +218,12 @@ static uint64_t kill_once(struct random *random, const char *create, uint64_t ba
     assert_int_equal(waitpid(killer, &status, 0), killer);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    must_run("qemu-img check img");
+    must_be_sound(true);
     verify(&e, base);
     /* And it goes on: what a kill left behind is taken in and put right. */
     struct block *b = must_open("img", "qcow2", 0);
     block_close(b);
-    must_run("qemu-img check img");
+    must_be_sound(!heals);
     verify(&e, base);
     free(e.acknowledged);
     free(e.begun);
@@ -226,20 +236,22 @@ static void killed(void **state)
     static const struct {
         const char *create;
         uint64_t base;
+        bool heals;
     } images[] = {
-        {"img 64M", 0},
-        {"-o cluster_size=4096 img 64M", 0},
-        {"-b base -F raw img", 1ull << 60},
-        {"-o lazy_refcounts=on img 64M", 0},
-        {"-o compat=0.10 img 64M", 0},
+        {"img 64M", 0, true},
+        {"-o cluster_size=4096 img 64M", 0, true},
+        {"-b base -F raw img", 1ull << 60, true},
+        {"-o lazy_refcounts=on img 64M", 0, true},
+        {"-o compat=0.10 img 64M", 0, false},
     };
     struct random random;
     random_init(&random, "qcow2_kill");
     make_base(images[2].base);
     uint64_t flushed = 0;
-    for (int i = 0; i < ROUNDS; i++)
-        flushed +=
-            kill_once(&random, images[i % ARRAY_SIZE(images)].create, images[i % ARRAY_SIZE(images)].base);
+    for (size_t i = 0; i < ROUNDS; i++) {
+        size_t k = i % ARRAY_SIZE(images);
+        flushed += kill_once(&random, images[k].create, images[k].base, images[k].heals);
+    }
     /* Else nothing was tested. */
     assert_true(flushed > 0);
     fprintf(stderr, "%llu writes were acknowledged\n", (unsigned long long)flushed);
