@@ -77,7 +77,7 @@ static uint8_t before[AREAS][2][4096], reference[AREAS][2][4096];
     X(rep_lodsd, "mov $20, %ecx; rep lodsl")                                                                 \
     X(repe_cmpsb, "mov $100, %ecx; repe cmpsb")                                                              \
     X(repne_scasw, "mov $40, %ecx; mov $0x5a5b, %eax; repne scasw")                                          \
-    X(mul_mem, "mulq (%rdi); cmp %rax, %rbx")                                                                               \
+    X(mul_mem, "mulq (%rdi); cmp %rax, %rbx")                                                                \
     X(div_mem, "xor %edx, %edx; divq (%rdi)")                                                                \
     X(movups_load, "movups (%rdi), %xmm1; movq %xmm1, %rax")                                                 \
     X(movups_store, "movq %rax, %xmm1; punpcklqdq %xmm1, %xmm1; movups %xmm1, (%rdi)")                       \
