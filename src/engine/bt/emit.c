@@ -149,6 +149,15 @@ void emit_lea(struct emitter *e, unsigned size, uint8_t reg, struct host_mem m)
     emit_mem(e, reg, m);
 }
 
+void emit_lea_t0_disp32(struct emitter *e, int32_t disp)
+{
+    _Static_assert((T0 & 7) != 4, "such a base would need a SIB byte");
+    emit_rex(e, 8, T0, T0 >= 8, false);
+    emit_u8(e, 0x8d);
+    emit_u8(e, (uint8_t)(0x80 | (T0 & 7) << 3 | (T0 & 7)));
+    emit_u32(e, (uint32_t)disp);
+}
+
 void emit_alu_imm(struct emitter *e, enum alu_op op, unsigned size, uint8_t reg, int32_t imm)
 {
     bool small = imm == (int8_t)imm;

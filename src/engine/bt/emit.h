@@ -82,6 +82,8 @@ void emit_store_imm32(struct emitter *e, struct host_mem m, uint32_t imm);
 void emit_mov(struct emitter *e, unsigned size, uint8_t dst, uint8_t src);
 void emit_mov_imm(struct emitter *e, uint8_t reg, uint64_t imm);
 void emit_lea(struct emitter *e, unsigned size, uint8_t reg, struct host_mem m);
+/* T0 += disp, flags kept, in 7 bytes whatever disp is. */
+void emit_lea_t0_disp32(struct emitter *e, int32_t disp);
 
 enum alu_op { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
 void emit_alu_imm(struct emitter *e, enum alu_op op, unsigned size, uint8_t reg, int32_t imm);

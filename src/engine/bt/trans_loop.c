@@ -98,9 +98,7 @@ void tr_loop_entry(struct tr *t)
     struct bt_block *b = t->block;
     unsigned k = (unsigned)last_producer(t);
     bool saved = !carried_flags_hold(t, k);
-    b->entry_indirect = e->p + e->delta; /* nobody comes by it; a killed block's code begins with one */
-    emit_lea(e, 8, T0, MEM_DISP(T0, -(int32_t)t->page_off));
-    emit_store(e, 8, CPU(pc_base), T0);
+    tr_indirect_entry(t); /* nobody comes by it; a killed block's code begins with one */
     b->entry_saved = e->p + e->delta;
     emit_restore_flags(e, T1);
     b->entry = b->entry_poll = e->p + e->delta;

@@ -169,6 +169,17 @@ static void emit_poll_keeping_flags(struct tr *t)
     emit_mov(e, 8, H_RCX, T1);
 }
 
+/*
+ * The block's code begins with it. Its first instruction is as long as a jump whatever the offset is, so that
+ * the cache can put one in its place while others run (close_entry).
+ */
+void tr_indirect_entry(struct tr *t)
+{
+    t->block->entry_indirect = t->e.p + t->e.delta;
+    emit_lea_t0_disp32(&t->e, -(int32_t)t->page_off);
+    emit_store(&t->e, 8, CPU(pc_base), T0);
+}
+
 /* The entries, and the test for cpu->kick. */
 static void emit_entries(struct tr *t)
 {
@@ -182,9 +193,7 @@ static void emit_entries(struct tr *t)
     }
     t->producer = -1;
     t->t1_group = TR_NO_GROUP;
-    b->entry_indirect = e->p + e->delta;
-    emit_lea(e, 8, T0, MEM_DISP(T0, -(int32_t)t->page_off));
-    emit_store(e, 8, CPU(pc_base), T0);
+    tr_indirect_entry(t);
     if (!host) {
         over = emit_short(e, 0xeb);
         b->entry = b->entry_poll = e->p + e->delta;

@@ -155,6 +155,9 @@ enum bt_translate_result {
 enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, uint64_t phys, uint32_t mode,
                                             struct bt_block **out);
 
+/* Emits the entry that takes RIP in T0. */
+void tr_indirect_entry(struct tr *t);
+
 static inline bool tr_flat(const struct tr *t)
 {
     return (t->mode & (MODE_FLAT | MODE_SLOW | MODE_ALIGN)) == MODE_FLAT;
