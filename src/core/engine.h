@@ -38,11 +38,19 @@ struct engine_host {
     uint64_t (*now)(void *opaque);
 };
 
+/* For engines that can run user code on the processor itself without virtualising it. */
+enum engine_native {
+    ENGINE_NATIVE_AUTO, /* where it pays */
+    ENGINE_NATIVE_OFF,
+    ENGINE_NATIVE_ALWAYS, /* for tests: wherever it is possible */
+};
+
 struct engine_config {
     struct guest_memory *memory;
     const struct engine_host *host;
     unsigned cpu_count;            /* 1..32; APIC ids are 0..cpu_count-1 */
     const struct cpuid_model *cpu; /* what CPUID shows */
+    enum engine_native native;
 };
 
 enum vm_exit_kind {

@@ -141,6 +141,7 @@ struct bt_itlb_entry {
 };
 
 struct bt_lapic;
+struct bt_native;
 
 /* Executable addresses of the code between C and translated code: see thunk.h. */
 #define BT_CALLOUTS 3
@@ -250,7 +251,13 @@ struct bt_cpu {
         uint16_t slot[BT_TLB_SIZE];
         unsigned count;
     } tlb_log[BT_TLB_MODES];
-    uint64_t stat_translated, stat_exits[16], stat_tlb_miss;
+    struct bt_native *native;       /* native.c; NULL until it is first used */
+    bool native_hot;                /* user code is to go on natively */
+    bool native_stale;              /* the guest has flushed translations since it last did */
+    _Atomic int native_fd;          /* of the process that it runs in now, + 1; 0: none */
+    _Atomic uint32_t native_denied; /* grows when pages must not be written any more without being noticed */
+    uint64_t user_entries;          /* how often CPL became 3 */
+    uint64_t stat_translated, stat_exits[16], stat_tlb_miss, stat_native;
     uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64))); /* standard format; valid when !vec_live */
 };
 

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "engine/bt/cpu_state.h"
 #include "engine/bt/lapic.h"
+#include "engine/bt/native.h"
 #include "engine/bt/pvclock.h"
 #include "engine/bt/run.h"
 #include "engine/bt/translate.h"
@@ -55,6 +56,7 @@ static void cpu_free(struct bt_cpu *cpu)
     if (!cpu)
         return;
     bt_lapic_free(cpu->lapic);
+    bt_native_free(cpu->native);
     for (unsigned i = 0; i < BT_TLB_MODES; i++)
         free(cpu->tlbs[i]);
     free(cpu->jc);

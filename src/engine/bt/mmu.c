@@ -26,13 +26,6 @@
 #define PF_RSVD 8u
 #define PF_I    16u
 
-/* What a walk has found. */
-struct walk {
-    uint64_t gpa;
-    bool writable, user, nx, dirty, global, large, reserved;
-    void *leaf; /* host address of the last entry */
-};
-
 void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa)
 {
     uint64_t *bits = atomic_load_explicit(&engine->dirty, memory_order_relaxed);
@@ -91,7 +84,7 @@ static bool entry_reserved(const struct bt_cpu *cpu, uint64_t entry, unsigned le
 }
 
 /* 4-level and PAE paging. False: not present (or reserved bits, with w->reserved). */
-static bool walk_long(struct bt_cpu *cpu, uint64_t lin, struct walk *w)
+static bool walk_long(struct bt_cpu *cpu, uint64_t lin, struct bt_walk *w)
 {
     bool pae = !bt_long_mode(cpu);
     unsigned level = pae ? 2 : 4;
@@ -130,13 +123,14 @@ static bool walk_long(struct bt_cpu *cpu, uint64_t lin, struct walk *w)
         w->global = (entry & PTE_G) && (cpu->cr4 & CR4_PGE);
         w->large = level > 1;
         w->dirty = entry & PTE_D;
+        w->accessed = entry & PTE_A;
         w->leaf = where;
         return true;
     }
 }
 
 /* Classic 32-bit paging. */
-static bool walk_32(struct bt_cpu *cpu, uint64_t lin, struct walk *w)
+static bool walk_32(struct bt_cpu *cpu, uint64_t lin, struct bt_walk *w)
 {
     void *where;
     uint64_t at = (cpu->cr3 & 0xfffff000) + ((lin >> 22) & 1023) * 4;
@@ -168,8 +162,14 @@ static bool walk_32(struct bt_cpu *cpu, uint64_t lin, struct walk *w)
     return true;
 }
 
+bool bt_walk64(struct bt_cpu *cpu, uint64_t lin, struct bt_walk *w)
+{
+    *w = (struct bt_walk){0};
+    return walk_long(cpu, lin, w);
+}
+
 /* Whether the access is allowed by what the walk found. */
-static bool allowed(const struct bt_cpu *cpu, const struct walk *w, unsigned access, bool user)
+static bool allowed(const struct bt_cpu *cpu, const struct bt_walk *w, unsigned access, bool user)
 {
     if (user && !w->user)
         return false;
@@ -192,7 +192,7 @@ bool bt_translate(struct bt_cpu *cpu, uint64_t lin, unsigned access, uint64_t *g
     }
     bool user = ((cpu->cpl == 3) && !(access & BT_IMPLICIT)) || (access & BT_USER);
     bool extended = cpu->cr4 & CR4_PAE;
-    struct walk w = {0};
+    struct bt_walk w = {0};
     bool present = extended ? walk_long(cpu, lin, &w) : walk_32(cpu, lin, &w);
     if (!present || !allowed(cpu, &w, access, user)) {
         uint32_t error = (present || w.reserved ? PF_P : 0) | (w.reserved ? PF_RSVD : 0) |
@@ -254,6 +254,7 @@ static void flush_table(struct bt_cpu *cpu, unsigned mode, bool global_too)
 
 void bt_tlb_flush(struct bt_cpu *cpu, bool global_too)
 {
+    cpu->native_stale = true;
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
         flush_table(cpu, mode, global_too);
     if (global_too)
@@ -273,6 +274,7 @@ static bool in_large_region(const struct bt_cpu *cpu, uint64_t lin)
 
 void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin)
 {
+    cpu->native_stale = true;
     if (in_large_region(cpu, lin)) { /* perhaps part of a larger page, whose other parts go with it */
         bt_tlb_flush(cpu, true);
         return;
@@ -287,7 +289,8 @@ void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin)
 
 bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
 {
-    bool any = false;
+    bool any = cpu->native != NULL; /* who may have the page too, and looks when it is next used */
+    atomic_fetch_add(&cpu->native_denied, 1);
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
         for (unsigned i = 0; i < BT_TLB_SIZE; i++) {
             struct bt_tlb_entry *entry = &cpu->tlbs[mode][i];

@@ -8,6 +8,17 @@
 /* Host address of guest RAM or, when !write, ROM, good to the end of its page; NULL: something else is there.
  */
 uint8_t *bt_ram_ptr(const struct bt_cpu *cpu, uint64_t gpa, bool write);
+/* What a page walk has found. */
+struct bt_walk {
+    uint64_t gpa;
+    bool writable, user, nx, accessed, dirty, global;
+    bool large;    /* a page of 2 MiB or more */
+    bool reserved; /* a fault by reserved bits */
+    void *leaf;    /* host address of the last entry */
+};
+/* Walks the tables of 64-bit mode for linear address `lin`, leaving the last entry as it is. False: nothing
+ * there. */
+bool bt_walk64(struct bt_cpu *cpu, uint64_t lin, struct bt_walk *w);
 /* Dirty log: the page at gpa. */
 void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa);
 /*

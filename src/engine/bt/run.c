@@ -12,6 +12,8 @@
 
 #include "base/util.h"
 #include "engine/bt/lapic.h"
+#include "engine/bt/native.h"
+#include "engine/bt/native_child.h"
 #include "engine/bt/run.h"
 #include "engine/bt/translate.h"
 
@@ -23,6 +25,9 @@ void bt_request(struct bt_cpu *cpu, uint32_t request)
     atomic_store(&cpu->kick, 1);
     if (atomic_load(&cpu->sleeping))
         syscall(SYS_futex, &cpu->kick, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    int native_fd = atomic_load(&cpu->native_fd);
+    if (native_fd)
+        native_child_interrupt(native_fd - 1);
 }
 
 static void update_jc_key(struct bt_cpu *cpu)
@@ -89,6 +94,7 @@ void bt_mode_update(struct bt_cpu *cpu)
     }
     enum bt_tlb_mode tlb = BT_TLB_KERNEL;
     if (cpu->cpl == 3) {
+        cpu->user_entries += !(cpu->mode & MODE_USER);
         mode |= MODE_USER;
         mode |= (cpu->cr0 & CR0_AM) && (cpu->sysflags & FLAG_AC) ? MODE_ALIGN : 0;
         tlb = BT_TLB_USER;
@@ -467,6 +473,14 @@ static void step(struct bt_cpu *cpu)
     }
 }
 
+/* User code goes on natively for a while. True: something is to be looked at before the next step. */
+static bool go_native(struct bt_cpu *cpu)
+{
+    bt_vec_save(cpu);
+    bt_native_run(cpu);
+    return cpu->failed || cpu->pending_db || atomic_load(&cpu->kick);
+}
+
 enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
 {
     cpu->exit_reason = BT_EXIT_NONE;
@@ -480,6 +494,8 @@ enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
         if (atomic_load(&cpu->kick)) {
             take_requests(cpu);
             take_events(cpu);
+            if (cpu->cpl == 3)
+                bt_native_sample(cpu);
         }
         if (cpu->stop || cpu->shutdown || cpu->failed)
             break;
@@ -496,6 +512,8 @@ enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
             if (cpu->shutdown)
                 break;
         }
+        if (cpu->native_hot && cpu->cpl == 3 && go_native(cpu))
+            continue;
         step(cpu);
     }
     bt_vec_save(cpu);

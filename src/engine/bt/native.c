@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Native execution of user code: see native.h.
+ *
+ * When. The guest's own interrupts are the clock: a program that is found at work by one, and has entered the
+ * kernel so seldom since the last that each stay lasted BURST_MIN on average, is hot. A hot address space
+ * runs natively each time it comes to user code, until its stays have become shorter on average than
+ * BURST_END; then it takes twice as many findings as before until it is hot again.
+ */
+#include "engine/bt/native.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "engine/bt/native_space.h"
+#include "engine/bt/seg.h"
+#include "engine/bt/vec.h"
+
+/* Microseconds of TSC time at 2 to 4 GHz. */
+#define BURST_MIN    800000 /* TSC ticks: 200 to 400 µs */
+#define BURST_END    300000
+#define FINDINGS_MAX 8u
+#define AVERAGE_OF   16 /* stays */
+#define SPACES       4u
+/* Selectors of 64-bit user code on Linux, here and there. */
+#define USER_CS     0x33
+#define USER_SS     0x2b
+#define CR3_ADDRESS UINT64_C(0x000ffffffffff000)
+#define DR6_BS      BIT(14)
+/* What user code can change of RFLAGS beside status flags and DF, and does only for special ends. */
+#define ODD_FLAGS (FLAG_TF | FLAG_NT | FLAG_AC | FLAG_ID)
+
+struct bt_native {
+    struct native_space space[SPACES];
+    uint64_t clock;                      /* counts uses of spaces */
+    uint64_t sample_tsc, sample_entries; /* at the last finding */
+    uint64_t candidate;                  /* CR3 that has been found at work */
+    unsigned found, wanted;              /* how often, and how often it takes */
+    uint64_t hot;                        /* CR3 */
+    uint64_t burst;                      /* average stay, TSC ticks */
+    bool unavailable;
+    uint8_t area[NATIVE_XSTATE_MAX] __attribute__((aligned(64)));
+};
+
+static struct bt_native *native_of(struct bt_cpu *cpu)
+{
+    if (cpu->native)
+        return cpu->native;
+    struct bt_native *n = aligned_alloc(64, round_up(sizeof(*n), 64));
+    if (n) {
+        memset(n, 0, sizeof(*n));
+        n->wanted = 1;
+    }
+    cpu->native = n;
+    return n;
+}
+
+void bt_native_free(struct bt_native *native)
+{
+    if (!native)
+        return;
+    for (unsigned i = 0; i < SPACES; i++)
+        native_space_free(&native->space[i]);
+    free(native);
+}
+
+/* ---- when ---- */
+
+static bool space_may(const struct bt_cpu *cpu)
+{
+    const uint32_t mode = MODE_CODE64 | MODE_USER | MODE_FLAT | MODE_SSE | MODE_AVX;
+    return (cpu->mode & (mode | MODE_NO_FPU | MODE_ALIGN)) == mode && !(cpu->dr[7] & 0xff) &&
+           cpu->xcr0 == bt_vec_components(cpu) && !cpu->engine->config.memory->private &&
+           !atomic_load_explicit(&cpu->engine->dirty, memory_order_relaxed);
+}
+
+/* Whether the registers are such that a process can have them. */
+static bool registers_may(const struct bt_cpu *cpu)
+{
+    const struct x86_segment *seg = cpu->seg;
+    return seg[SEG_CS].selector == USER_CS && seg[SEG_SS].selector == USER_SS && !seg[SEG_DS].selector &&
+           !seg[SEG_ES].selector && !seg[SEG_FS].selector && !seg[SEG_GS].selector &&
+           seg[SEG_FS].base < NATIVE_TOP && seg[SEG_GS].base < NATIVE_TOP && cpu->rip < NATIVE_TOP &&
+           (cpu->sysflags & (FLAG_IF | FLAG_IOPL | FLAG_VIF | FLAG_VIP | ODD_FLAGS)) == FLAG_IF &&
+           !cpu->exc.pending && !cpu->pending_db && !cpu->shadow && !cpu->interrupt_pending;
+}
+
+void bt_native_sample(struct bt_cpu *cpu)
+{
+    if (cpu->engine->config.native == ENGINE_NATIVE_OFF || !space_may(cpu))
+        return;
+    struct bt_native *n = native_of(cpu);
+    if (!n || n->unavailable)
+        return;
+    uint64_t now = bt_host_tsc(), stays = cpu->user_entries - n->sample_entries + 1;
+    bool at_work = (now - n->sample_tsc) / stays >= BURST_MIN;
+    n->sample_tsc = now;
+    n->sample_entries = cpu->user_entries;
+    if (cpu->engine->config.native == ENGINE_NATIVE_ALWAYS) {
+        cpu->native_hot = true;
+        return;
+    }
+    if (!at_work || (cpu->native_hot && n->hot == cpu->cr3))
+        return;
+    n->found = n->candidate == cpu->cr3 ? n->found + 1 : 1;
+    n->candidate = cpu->cr3;
+    if (n->found < n->wanted)
+        return;
+    cpu->native_hot = true;
+    n->hot = cpu->cr3;
+    n->burst = 2 * (uint64_t)BURST_MIN;
+    n->found = 0;
+}
+
+/* After a stay of `ticks`. */
+static void account(struct bt_cpu *cpu, uint64_t ticks)
+{
+    struct bt_native *n = cpu->native;
+    n->burst += ticks / AVERAGE_OF - n->burst / AVERAGE_OF;
+    if (cpu->engine->config.native == ENGINE_NATIVE_ALWAYS)
+        return;
+    if (n->burst < BURST_END) {
+        cpu->native_hot = false;
+        n->wanted = MIN(2 * n->wanted, FINDINGS_MAX);
+    } else if (n->burst > 2 * (uint64_t)BURST_MIN) {
+        n->wanted = 1;
+    }
+}
+
+/* ---- spaces ---- */
+
+static struct native_space *space_of(struct bt_cpu *cpu)
+{
+    struct bt_native *n = cpu->native;
+    struct native_space *s = NULL;
+    uint64_t cr3 = cpu->cr3 & CR3_ADDRESS;
+    for (unsigned i = 0; i < SPACES && !s; i++)
+        if (n->space[i].child && n->space[i].cr3 == cr3)
+            s = &n->space[i];
+    if (!s) {
+        s = &n->space[0];
+        for (unsigned i = 1; i < SPACES; i++)
+            if (n->space[i].used < s->used)
+                s = &n->space[i];
+        if (s->child && !native_space_clear(s))
+            native_space_free(s);
+    }
+    if (!s->child) {
+        struct error *err = NULL;
+        s->child = native_child_new(cpu->engine->config.memory, &err);
+        if (!s->child) {
+            log_line(LOG_INFO, "user code does not run natively: %s", error_text(err));
+            error_free(err);
+            n->unavailable = true;
+            cpu->native_hot = false;
+            return NULL;
+        }
+    }
+    s->cr3 = cr3;
+    s->used = ++n->clock;
+    return s;
+}
+
+/* What the guest has flushed, it has flushed for all its address spaces: it may not say for which. */
+static void spread_staleness(struct bt_cpu *cpu)
+{
+    for (unsigned i = 0; cpu->native_stale && i < SPACES; i++)
+        cpu->native->space[i].stale = true;
+    cpu->native_stale = false;
+}
+
+/* ---- registers ---- */
+
+static const size_t reg_of[16] = {
+    offsetof(struct user_regs_struct, rax), offsetof(struct user_regs_struct, rcx),
+    offsetof(struct user_regs_struct, rdx), offsetof(struct user_regs_struct, rbx),
+    offsetof(struct user_regs_struct, rsp), offsetof(struct user_regs_struct, rbp),
+    offsetof(struct user_regs_struct, rsi), offsetof(struct user_regs_struct, rdi),
+    offsetof(struct user_regs_struct, r8),  offsetof(struct user_regs_struct, r9),
+    offsetof(struct user_regs_struct, r10), offsetof(struct user_regs_struct, r11),
+    offsetof(struct user_regs_struct, r12), offsetof(struct user_regs_struct, r13),
+    offsetof(struct user_regs_struct, r14), offsetof(struct user_regs_struct, r15)};
+
+static void get_registers(const struct bt_cpu *cpu, struct user_regs_struct *regs)
+{
+    *regs = (struct user_regs_struct){.rip = cpu->rip,
+                                      .eflags = bt_rflags(cpu),
+                                      .cs = USER_CS,
+                                      .ss = USER_SS,
+                                      .fs_base = cpu->seg[SEG_FS].base,
+                                      .gs_base = cpu->seg[SEG_GS].base,
+                                      .orig_rax = ~0ULL};
+    for (unsigned i = 0; i < 16; i++)
+        memcpy((uint8_t *)regs + reg_of[i], &cpu->gpr[i], sizeof(uint64_t));
+}
+
+/* Selectors that user code has loaded, as what the guest's descriptors say. */
+static void take_selectors(struct bt_cpu *cpu, const struct user_regs_struct *regs)
+{
+    const uint64_t selector[] = {
+        [SEG_DS] = regs->ds, [SEG_ES] = regs->es, [SEG_FS] = regs->fs, [SEG_GS] = regs->gs};
+    const unsigned segs[] = {SEG_DS, SEG_ES, SEG_FS, SEG_GS};
+    for (unsigned i = 0; i < ARRAY_SIZE(segs); i++)
+        if (selector[segs[i]] && !bt_seg_load(cpu, segs[i], (uint16_t)selector[segs[i]]))
+            cpu->exc.pending = false; /* it stays null: the guest has no such descriptor */
+}
+
+static void put_registers(struct bt_cpu *cpu, const struct user_regs_struct *regs)
+{
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(&cpu->gpr[i], (const uint8_t *)regs + reg_of[i], sizeof(uint64_t));
+    cpu->rip = regs->rip;
+    bt_seg_set_base(cpu, SEG_FS, regs->fs_base);
+    bt_seg_set_base(cpu, SEG_GS, regs->gs_base);
+    take_selectors(cpu, regs);
+    bt_set_rflags(cpu, (cpu->sysflags & ~(uint64_t)ODD_FLAGS) |
+                           (regs->eflags & (FLAGS_STATUS | FLAG_DF | ODD_FLAGS)));
+}
+
+static bool send_vectors(struct bt_cpu *cpu, struct native_space *s)
+{
+    uint8_t *area = cpu->native->area;
+    if (s->vectors_known && !memcmp(s->vectors, cpu->xsave, XS_END))
+        return true;
+    memset(area, 0, s->child->xstate_size);
+    memcpy(area, cpu->xsave, XS_END);
+    memset(area + XS_LEGACY_END - 48, 0, 48); /* the kernel's own */
+    store_le64(area + XS_BV, load_le64(area + XS_BV) & bt_vec_components(cpu));
+    store_le64(area + XS_COMP_BV, 0);
+    return native_child_set_xstate(s->child, area);
+}
+
+static bool fetch_vectors(struct bt_cpu *cpu, struct native_space *s)
+{
+    uint8_t *area = cpu->native->area;
+    if (!native_child_get_xstate(s->child, area))
+        return false;
+    memcpy(cpu->xsave, area, XS_END);
+    bt_vec_sanitize(cpu);
+    memcpy(s->vectors, cpu->xsave, XS_END);
+    s->vectors_known = true;
+    return true;
+}
+
+/* ---- a stay ---- */
+
+static bool code_is(struct bt_cpu *cpu, uint64_t rip, uint8_t first, int second)
+{
+    uint8_t bytes[2];
+    bool read = bt_read_lin(cpu, rip, bytes, second < 0 ? 1 : 2, BT_READ);
+    cpu->exc.pending = false;
+    return read && bytes[0] == first && (second < 0 || bytes[1] == second);
+}
+
+/* RIP behind an instruction that the translator is to execute: back to it. */
+static void step_back(struct bt_cpu *cpu, struct user_regs_struct *regs, enum native_stop stop)
+{
+    if (stop == NATIVE_STOP_SYSCALL) {
+        regs->rip -= 2;
+        regs->rax = regs->orig_rax;
+    } else if (regs->eflags & FLAG_TF) {
+        cpu->pending_db |= DR6_BS; /* an instruction that user code has stepped by itself */
+    } else if (code_is(cpu, regs->rip - 1, 0xcc, -1) || code_is(cpu, regs->rip - 1, 0xf1, -1)) {
+        regs->rip -= 1;
+    } else if (code_is(cpu, regs->rip - 2, 0xcd, 0x03)) {
+        regs->rip -= 2;
+    }
+}
+
+static bool is_fetch(const struct user_regs_struct *regs, uint64_t address)
+{
+    return address - regs->rip < X86_INSN_MAX;
+}
+
+/* Until the translator is needed. Registers are those of the stop. False: the process is gone, and with it
+ * they. */
+static bool stay(struct bt_cpu *cpu, struct native_space *s, struct user_regs_struct *regs)
+{
+    while (!atomic_load(&cpu->kick)) {
+        uint64_t address = 0;
+        enum native_stop stop = native_child_run(s->child, &address);
+        if (stop == NATIVE_STOP_DEAD || !native_child_get(s->child, regs))
+            return false;
+        if (stop == NATIVE_STOP_KICKED)
+            continue;
+        if (stop == NATIVE_STOP_ACCESS) {
+            enum native_fill fill = native_space_fill(cpu, s, address, is_fetch(regs, address));
+            if (fill == NATIVE_FILLED && native_child_set(s->child, regs))
+                continue;
+            if (fill == NATIVE_REFUSED)
+                return true;
+            s->cr3 = UINT64_MAX; /* the registers are good, the process is not */
+            return true;
+        }
+        if (stop == NATIVE_STOP_SYSCALL || stop == NATIVE_STOP_TRAP)
+            step_back(cpu, regs, stop);
+        if (stop == NATIVE_STOP_STRAY)
+            s->cr3 = UINT64_MAX;
+        return true;
+    }
+    return true;
+}
+
+/* Who sets cpu->kick later than we look at it finds the process. */
+static bool stay_interruptible(struct bt_cpu *cpu, struct native_space *s, struct user_regs_struct *regs)
+{
+    atomic_store(&cpu->native_fd, s->child->pid_fd + 1);
+    bool good = stay(cpu, s, regs);
+    atomic_store(&cpu->native_fd, 0);
+    return good;
+}
+
+static void lost(struct bt_cpu *cpu, struct native_space *s)
+{
+    native_space_free(s);
+    snprintf(cpu->why, sizeof(cpu->why), "the process that ran the guest's user code was killed");
+    cpu->failed = true;
+}
+
+void bt_native_run(struct bt_cpu *cpu)
+{
+    struct user_regs_struct regs;
+    struct bt_native *n = native_of(cpu);
+    if (!n || n->unavailable || !registers_may(cpu) || !space_may(cpu) ||
+        (cpu->engine->config.native != ENGINE_NATIVE_ALWAYS && n->hot != cpu->cr3))
+        return;
+    struct native_space *s = space_of(cpu);
+    if (!s)
+        return;
+    spread_staleness(cpu);
+    get_registers(cpu, &regs);
+    if (!native_space_check(cpu, s) || !native_child_set(s->child, &regs) || !send_vectors(cpu, s)) {
+        native_space_free(s);
+        return;
+    }
+    uint64_t begin = bt_host_tsc();
+    cpu->stat_native++;
+    if (!stay_interruptible(cpu, s, &regs) || !fetch_vectors(cpu, s)) {
+        lost(cpu, s);
+        return;
+    }
+    put_registers(cpu, &regs);
+    account(cpu, bt_host_tsc() - begin);
+    if (atomic_load_explicit(&cpu->engine->dirty, memory_order_relaxed))
+        native_space_mark_dirty(cpu, s);
+    if (s->cr3 == UINT64_MAX || (cpu->sysflags & FLAG_ID))
+        native_space_free(s);
+}
