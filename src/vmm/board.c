@@ -212,8 +212,11 @@ static bool make_engine(struct board *b, int *status, struct error **err)
         .pic_acknowledge = host_pic_acknowledge,
         .now = host_now,
     };
-    const struct engine_config config = {
-        .memory = b->m.memory, .host = &b->host, .cpu_count = b->m.cpu_count, .cpu = &b->cpu};
+    const struct engine_config config = {.memory = b->m.memory,
+                                         .host = &b->host,
+                                         .cpu_count = b->m.cpu_count,
+                                         .cpu = &b->cpu,
+                                         .native = b->config->native};
     b->engine = b->ops->open(&config, err);
     return b->engine != NULL;
 }

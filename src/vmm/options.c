@@ -287,6 +287,26 @@ static bool take_device(struct parser *p, const char *value)
     return true;
 }
 
+/* NAME[,native=auto|off|always] */
+static bool take_engine(struct parser *p, const char *value)
+{
+    static const char *const words[] = {
+        [ENGINE_NATIVE_AUTO] = "auto", [ENGINE_NATIVE_OFF] = "off", [ENGINE_NATIVE_ALWAYS] = "always"};
+    const char *comma = strchr(value, ',');
+    if (!set_text(p, &p->config->engine, value, "engine"))
+        return false;
+    if (!comma)
+        return true;
+    p->config->engine[comma - value] = 0;
+    for (size_t i = 0; !strncmp(comma, ",native=", 8) && i < ARRAY_SIZE(words); i++) {
+        if (!strcmp(comma + 8, words[i])) {
+            p->config->native = (enum engine_native)i;
+            return true;
+        }
+    }
+    return refuse(p, "--engine '%s': not NAME[,native=auto|off|always]", value);
+}
+
 static bool take_control(struct parser *p, const char *value)
 {
     int fd;
@@ -321,7 +341,7 @@ static bool take(struct parser *p, int option, const char *value)
     case OPT_NAME:
         return take_name(p, value);
     case OPT_ENGINE:
-        return set_text(p, &c->engine, value, "engine");
+        return take_engine(p, value);
     case OPT_CPU:
         return set_text(p, &c->cpu, value, "cpu");
     case OPT_CPUS:

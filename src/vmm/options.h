@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/engine.h"
+
 struct error;
 
 #define OPTIONS_LIST_MAX  64
@@ -33,8 +35,9 @@ struct device_config {
 
 /* One machine as asked for. All strings are owned unless const. */
 struct machine_config {
-    char *name;    /* NULL: none */
-    char *engine;  /* NULL or "auto": the best that works */
+    char *name;   /* NULL: none */
+    char *engine; /* NULL or "auto": the best that works */
+    enum engine_native native;
     char *cpu;     /* NULL: the best named model that the host can honour */
     unsigned cpus; /* 1..32 */
     uint64_t memory;

@@ -289,11 +289,21 @@ const char *harness_result_name(enum harness_result result)
 
 /* --- opening and closing --- */
 
+/* NAME[,native=off|always] */
+static enum engine_native find_native(const char *name)
+{
+    const char *comma = name ? strchr(name, ',') : NULL;
+    if (!comma)
+        return ENGINE_NATIVE_AUTO;
+    return !strcmp(comma, ",native=always") ? ENGINE_NATIVE_ALWAYS : ENGINE_NATIVE_OFF;
+}
+
 static const struct engine_ops *find_engine(const char *name)
 {
     for (const struct engine_ops *const *e = engines; *e; e++) {
         struct error *err = NULL;
-        if (name && strcmp((*e)->name, name) != 0)
+        size_t len = name ? strcspn(name, ",") : 0;
+        if (name && (strlen((*e)->name) != len || memcmp((*e)->name, name, len) != 0))
             continue;
         if ((*e)->probe(&err))
             return *e;
@@ -328,7 +338,8 @@ static bool open_engine(struct harness *h, const struct harness_options *o)
         (!h->ops->cpu_fit || h->ops->cpu_fit(&h->cpu, &err))) {
         h->host =
             (struct engine_host){h, port_read, port_write, mmio_read, mmio_write, eoi, pic_acknowledge, now};
-        h->config = (struct engine_config){h->memory, &h->host, h->cpu_count, &h->cpu};
+        h->config =
+            (struct engine_config){h->memory, &h->host, h->cpu_count, &h->cpu, find_native(o->engine)};
         h->engine = h->ops->open(&h->config, &err);
     }
     for (unsigned i = 0; !err && h->engine && i < h->cpu_count; i++) {

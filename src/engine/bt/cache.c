@@ -162,14 +162,14 @@ static void page_remove(struct bt_cache *c, const struct guest_memory *mem, uint
     while (*at != block)
         at = &(*at)->page_next[side_of(*at, gpa)];
     *at = block->page_next[side_of(block, gpa)];
-    if (!page->blocks)
+    if (!page->blocks && !page->native)
         page->code = 0;
 }
 
 /* Takes back what is marked as code but belongs to no block any more. */
 static void page_recount(struct bt_page *page, uint64_t gpa)
 {
-    uint64_t code = 0;
+    uint64_t code = page->native ? UINT64_MAX : 0;
     for (struct bt_block *b = page->blocks; b; b = b->page_next[side_of(b, gpa)]) {
         unsigned side = side_of(b, gpa);
         unsigned first = side ? 0 : (unsigned)(b->phys & 0xfff) / 64;
@@ -425,6 +425,21 @@ bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
     return true;
 }
 
+bool bt_cache_protect_native(struct bt_engine *engine, uint64_t gpa, uint32_t *version)
+{
+    uint64_t first = round_down(gpa, GUEST_PAGE_SIZE);
+    struct bt_page *page = page_get(engine->cache, engine->config.memory, first);
+    page->native = true;
+    *version = atomic_load(&page->version);
+    return bt_cache_protect(engine, first, GUEST_PAGE_SIZE);
+}
+
+uint32_t bt_cache_native_version(const struct bt_engine *engine, uint64_t gpa)
+{
+    const struct bt_page *page = engine->cache->pages[bt_page_index(engine->config.memory, gpa)];
+    return page ? atomic_load(&page->version) : 0;
+}
+
 bool bt_page_has_code(const struct bt_engine *engine, uint64_t gpa, unsigned len)
 {
     long index = bt_page_index(engine->config.memory, gpa);
@@ -444,6 +459,11 @@ bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len)
         struct bt_page *page = index < 0 ? NULL : c->pages[index];
         if (!page)
             continue;
+        if (page->native) {
+            page->native = false;
+            atomic_fetch_add(&page->version, 1);
+            atomic_fetch_add(&c->native_writes, 1);
+        }
         for (struct bt_block *b = page->blocks, *next; b; b = next) {
             unsigned side = round_down(b->phys, GUEST_PAGE_SIZE) == at ? 0 : 1;
             uint64_t first = side ? at : b->phys;

@@ -59,9 +59,11 @@ struct bt_block {
 
 /* What is known of a physical page that holds, or held, translated code. */
 struct bt_page {
-    struct bt_block *blocks; /* through page_next[0] or [1] */
-    _Atomic uint64_t code;   /* bit n: bytes [64n, 64n + 64) are translated */
-    uint64_t denied_at;      /* epoch; 0: nobody can be writing it any more without being noticed */
+    struct bt_block *blocks;  /* through page_next[0] or [1] */
+    _Atomic uint64_t code;    /* bit n: bytes [64n, 64n + 64) are translated */
+    uint64_t denied_at;       /* epoch; 0: nobody can be writing it any more without being noticed */
+    bool native;              /* all of it is code that runs natively */
+    _Atomic uint32_t version; /* grows when such code is written */
 };
 
 #define BT_CACHE_SEGMENTS 16
@@ -91,8 +93,9 @@ struct bt_cache {
     struct bt_block *_Atomic hash[1u << BT_HASH_BITS];
     struct bt_page *_Atomic *pages; /* by RAM page index */
     size_t page_count;
-    uint64_t *writable;     /* bit by page index: may be in some soft TLB as writable */
-    _Atomic uint64_t epoch; /* grows when blocks are killed */
+    uint64_t *writable;             /* bit by page index: may be in some soft TLB as writable */
+    _Atomic uint64_t epoch;         /* grows when blocks are killed */
+    _Atomic uint32_t native_writes; /* grows with any page's version */
     uint64_t stat_killed, stat_evictions;
 };
 
@@ -130,6 +133,13 @@ void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to
  * read. False: a vCPU may still be in a block that had it; drop the lock, let all come out, try again.
  */
 bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len);
+/*
+ * The same for a page whose code is to run natively, all of it; *version is what bt_cache_native_version says
+ * until something in it is written.
+ */
+bool bt_cache_protect_native(struct bt_engine *engine, uint64_t gpa, uint32_t *version);
+/* Any thread, without the lock. */
+uint32_t bt_cache_native_version(const struct bt_engine *engine, uint64_t gpa);
 /* The page at gpa gets into a soft TLB as writable. Any thread, before the entry is written. */
 void bt_page_writable(struct bt_engine *engine, uint64_t gpa);
 /* Kills the blocks that overlap [gpa, gpa + len); true if there was one. */

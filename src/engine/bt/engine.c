@@ -143,6 +143,7 @@ static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct er
         cpu->self = cpu;
         cpu->engine = e;
         cpu->index = index;
+        cpu->native_hot = e->config.native == ENGINE_NATIVE_ALWAYS;
         cpu->jc = calloc(BT_JC_SIZE, sizeof(*cpu->jc));
         ok = cpu->jc && (cpu->lapic = bt_lapic_new(cpu));
         for (unsigned i = 0; ok && i < BT_TLB_MODES; i++)

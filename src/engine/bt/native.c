@@ -60,6 +60,9 @@ static struct bt_native *native_of(struct bt_cpu *cpu)
 
 void bt_native_free(struct bt_native *native)
 {
+    if (getenv("DBGN"))
+        fprintf(stderr, "native %p used %lu unavailable %d\n", (void *)native, native ? native->clock : 0,
+                native ? native->unavailable : 0);
     if (!native)
         return;
     for (unsigned i = 0; i < SPACES; i++)
@@ -90,7 +93,7 @@ static bool registers_may(const struct bt_cpu *cpu)
 
 void bt_native_sample(struct bt_cpu *cpu)
 {
-    if (cpu->engine->config.native == ENGINE_NATIVE_OFF || !space_may(cpu))
+    if (cpu->engine->config.native != ENGINE_NATIVE_AUTO || !space_may(cpu))
         return;
     struct bt_native *n = native_of(cpu);
     if (!n || n->unavailable)
@@ -99,10 +102,6 @@ void bt_native_sample(struct bt_cpu *cpu)
     bool at_work = (now - n->sample_tsc) / stays >= BURST_MIN;
     n->sample_tsc = now;
     n->sample_entries = cpu->user_entries;
-    if (cpu->engine->config.native == ENGINE_NATIVE_ALWAYS) {
-        cpu->native_hot = true;
-        return;
-    }
     if (!at_work || (cpu->native_hot && n->hot == cpu->cr3))
         return;
     n->found = n->candidate == cpu->cr3 ? n->found + 1 : 1;
@@ -223,13 +222,12 @@ static void put_registers(struct bt_cpu *cpu, const struct user_regs_struct *reg
 static bool send_vectors(struct bt_cpu *cpu, struct native_space *s)
 {
     uint8_t *area = cpu->native->area;
+    bt_vec_sanitize(cpu); /* all components are there: MXCSR would get lost with the others */
     if (s->vectors_known && !memcmp(s->vectors, cpu->xsave, XS_END))
         return true;
     memset(area, 0, s->child->xstate_size);
     memcpy(area, cpu->xsave, XS_END);
     memset(area + XS_LEGACY_END - 48, 0, 48); /* the kernel's own */
-    store_le64(area + XS_BV, load_le64(area + XS_BV) & bt_vec_components(cpu));
-    store_le64(area + XS_COMP_BV, 0);
     return native_child_set_xstate(s->child, area);
 }
 
@@ -238,6 +236,12 @@ static bool fetch_vectors(struct bt_cpu *cpu, struct native_space *s)
     uint8_t *area = cpu->native->area;
     if (!native_child_get_xstate(s->child, area))
         return false;
+    if (!(load_le64(area + XS_BV) & (XSTATE_SSE | XSTATE_AVX))) {
+        uint32_t mxcsr;
+        if (!native_child_get_mxcsr(s->child, &mxcsr))
+            return false;
+        store_le32(area + XS_MXCSR, mxcsr);
+    }
     memcpy(cpu->xsave, area, XS_END);
     bt_vec_sanitize(cpu);
     memcpy(s->vectors, cpu->xsave, XS_END);

@@ -9,6 +9,8 @@
  *           failed? stop
  *           next, R12 times
  *     stop: int3
+ *
+ * and, for what the kernel does not tell of its registers, stores MXCSR in a page that both can write.
  */
 #include "engine/bt/native_child.h"
 
@@ -41,8 +43,9 @@ struct native_op {
 };
 
 #define ARGS_ADDR    (NATIVE_STUB + 0x1000)
-#define ARGS_SIZE    0x2000u
-#define OPS_MAX      ((unsigned)(ARGS_SIZE / sizeof(struct native_op)))
+#define OPS_SIZE     0x2000u
+#define ARGS_SIZE    0x3000u /* the last page is the process's to write */
+#define OPS_MAX      ((unsigned)(OPS_SIZE / sizeof(struct native_op)))
 #define CODE_OFFSET  0x200u /* in the program's page, behind headers and filter */
 #define FILTER_START 0x100u
 #define FILTER_PROG  0x1c0u
@@ -66,7 +69,11 @@ static const uint8_t code[] = {
     0x49, 0xff, 0xcc,                   /* dec r12 */
     0x75, 0xd2,                         /* jnz loop */
     0xcc,                               /* stop: int3 */
+    0x0f, 0xae, 0x1b,                   /* mxcsr: stmxcsr [rbx] */
+    0xcc,                               /* int3 */
 };
+#define CODE_STOP     46u
+#define CODE_MXCSR    47u
 #define AFTER_SYSCALL (NATIVE_STUB + CODE_OFFSET + 29)
 _Static_assert(sizeof(struct native_op) == 56, "the code goes on by 56");
 
@@ -81,7 +88,7 @@ static void write_filter(uint8_t *page)
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)AFTER_SYSCALL, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(AFTER_SYSCALL >> 32), 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE),
     };
@@ -98,7 +105,7 @@ static void write_program(uint8_t *page)
         .e_type = ET_EXEC,
         .e_machine = EM_X86_64,
         .e_version = EV_CURRENT,
-        .e_entry = NATIVE_STUB + CODE_OFFSET + sizeof(code) - 1,
+        .e_entry = NATIVE_STUB + CODE_OFFSET + CODE_STOP,
         .e_phoff = sizeof(header),
         .e_ehsize = sizeof(header),
         .e_phentsize = sizeof(Elf64_Phdr),
@@ -211,12 +218,12 @@ static bool add_op(struct native_child *child, uint64_t number, uint64_t a, uint
     return true;
 }
 
-/* Makes the calls in the list; they are read from `list` in the process. */
-static bool make_calls(struct native_child *child, uint64_t list, unsigned count)
+/* Runs our code from `offset` on until its INT3. */
+static bool run_stub(struct native_child *child, unsigned offset, uint64_t rbx, uint64_t r12)
 {
-    struct user_regs_struct regs = {.rip = NATIVE_STUB + CODE_OFFSET,
-                                    .rbx = list,
-                                    .r12 = count,
+    struct user_regs_struct regs = {.rip = NATIVE_STUB + CODE_OFFSET + offset,
+                                    .rbx = rbx,
+                                    .r12 = r12,
                                     .cs = USER_CS,
                                     .ss = USER_SS,
                                     .eflags = 0x202,
@@ -231,11 +238,19 @@ static bool make_calls(struct native_child *child, uint64_t list, unsigned count
     return WSTOPSIG(status) == SIGTRAP && native_child_get(child, &regs) && !regs.r12;
 }
 
+bool native_child_get_mxcsr(struct native_child *child, uint32_t *mxcsr)
+{
+    if (!run_stub(child, CODE_MXCSR, ARGS_ADDR + OPS_SIZE, 0))
+        return false;
+    *mxcsr = load_le32((const uint8_t *)child->ops + OPS_SIZE);
+    return true;
+}
+
 bool native_child_flush(struct native_child *child)
 {
     unsigned count = child->op_count;
     child->op_count = 0;
-    return !count || make_calls(child, ARGS_ADDR, count);
+    return !count || run_stub(child, 0, ARGS_ADDR, count);
 }
 
 /* The first calls: one by one with the process's registers, before it can see the list. */
@@ -272,14 +287,14 @@ static bool set_up(struct native_child *child)
     if (ptrace(PTRACE_GETREGSET, child->pid, NT_X86_XSTATE, &v))
         return false;
     child->xstate_size = (unsigned)v.iov_len;
-    return call(child, SYS_mmap, ARGS_ADDR, ARGS_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
+    return call(child, SYS_mmap, ARGS_ADDR, OPS_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
                 (uint64_t)child->args_fd, 0) &&
+           add_op(child, SYS_mmap, ARGS_ADDR + OPS_SIZE, ARGS_SIZE - OPS_SIZE, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_FIXED, (uint64_t)child->args_fd, OPS_SIZE) &&
            add_op(child, SYS_close, (uint64_t)child->args_fd, 0, 0, 0, 0, 0) &&
-           add_op(child, SYS_munmap, 0, NATIVE_STUB, 0, 0, 0, 0) &&
-           add_op(child, SYS_munmap, NATIVE_STUB_END, NATIVE_TOP - NATIVE_STUB_END, 0, 0, 0, 0) &&
            add_op(child, SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0, 0) &&
            add_op(child, SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, NATIVE_STUB + FILTER_PROG, 0, 0, 0) &&
-           native_child_flush(child);
+           native_child_clear(child);
 }
 
 struct native_child *native_child_new(const struct guest_memory *memory, struct error **err)
@@ -348,6 +363,13 @@ bool native_child_map(struct native_child *child, uint64_t lin, uint64_t len, un
         return add_op(child, SYS_munmap, lin, len, 0, 0, 0, 0);
     return add_op(child, SYS_mmap, lin, len, (uint64_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
                   (uint64_t)child->region_fd[region], offset);
+}
+
+bool native_child_clear(struct native_child *child)
+{
+    return add_op(child, SYS_munmap, 0, NATIVE_STUB, 0, 0, 0, 0) &&
+           add_op(child, SYS_munmap, NATIVE_STUB_END, NATIVE_TOP - NATIVE_STUB_END, 0, 0, 0, 0) &&
+           native_child_flush(child);
 }
 
 bool native_child_copy(struct native_child *child, unsigned n, const uint8_t page[4096])

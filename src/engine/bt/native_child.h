@@ -20,9 +20,9 @@
 
 struct error;
 
-/* Where our pages are: two below what programs use, the lowest that may be mapped at all. */
-#define NATIVE_STUB     UINT64_C(0x10000)
-#define NATIVE_STUB_END UINT64_C(0x13000)
+/* Where our pages are: where programs have nothing, between their heaps and what they map. */
+#define NATIVE_STUB     UINT64_C(0x6a5bc3d41000)
+#define NATIVE_STUB_END (NATIVE_STUB + 0x4000)
 /* User code's addresses end here, as Linux has it. */
 #define NATIVE_TOP UINT64_C(0x7ffffffff000)
 
@@ -62,6 +62,8 @@ void native_child_free(struct native_child *child);
 bool native_child_map(struct native_child *child, uint64_t lin, uint64_t len, unsigned region,
                       uint64_t offset, int prot);
 bool native_child_flush(struct native_child *child);
+/* Nothing is mapped any more but our pages. */
+bool native_child_clear(struct native_child *child);
 
 /* Instead of a region: copies, page by page. */
 #define NATIVE_COPIES GUEST_REGION_MAX
@@ -73,6 +75,9 @@ bool native_child_get(struct native_child *child, struct user_regs_struct *regs)
 bool native_child_set(struct native_child *child, const struct user_regs_struct *regs);
 bool native_child_get_xstate(struct native_child *child, void *area);
 bool native_child_set_xstate(struct native_child *child, const void *area);
+/* MXCSR, which the kernel does not tell in the area when all vectors are in their initial state. The
+ * registers must have been read; they are lost. */
+bool native_child_get_mxcsr(struct native_child *child, uint32_t *mxcsr);
 
 /* Runs user code with the registers that were set until it stops. */
 enum native_stop native_child_run(struct native_child *child, uint64_t *address);

@@ -151,6 +151,11 @@ static bool may_execute(struct bt_cpu *cpu, struct native_space *s, const uint8_
     uint8_t bytes[GUEST_PAGE_SIZE + X86_INSN_MAX];
     struct bt_walk w;
     unsigned len = GUEST_PAGE_SIZE;
+    pthread_mutex_lock(&cpu->engine->lock);
+    bool protected = bt_cache_protect_native(cpu->engine, page->gpa, &page->version);
+    pthread_mutex_unlock(&cpu->engine->lock);
+    if (!protected)
+        return false; /* somebody may be writing it just now */
     memcpy(bytes, code, len);
     if (bt_walk64(cpu, page->lin + len, &w) && w.user && !w.nx) {
         const uint8_t *next = bt_ram_ptr(cpu, round_down(w.gpa, GUEST_PAGE_SIZE), false);
@@ -174,8 +179,8 @@ static bool describe(struct bt_cpu *cpu, struct native_space *s, uint64_t lin, c
     *page = (struct native_page){
         .lin = round_down(lin, size), .gpa = round_down(w->gpa, size), .prot = PROT_READ, .large = w->large};
     const struct guest_region *r = guest_region_find(cpu->engine->config.memory, page->gpa);
-    if (!r || r->fd < 0 || page->gpa - r->gpa + size > r->size || page->lin < NATIVE_STUB_END ||
-        page->lin + size > NATIVE_TOP)
+    if (!r || r->fd < 0 || page->gpa - r->gpa + size > r->size ||
+        (page->lin < NATIVE_STUB_END && page->lin + size > NATIVE_STUB) || page->lin + size > NATIVE_TOP)
         return false;
     for (uint64_t at = 0; at < size; at += GUEST_PIECE)
         guest_memory_touch(cpu->engine->config.memory, page->gpa + at);
@@ -251,16 +256,23 @@ static bool holds(struct bt_cpu *cpu, const struct native_page *page)
            (!(page->prot & PROT_EXEC) || (!w.nx && !w.writable));
 }
 
+/* Whether code is what it was when it was looked at. */
+static bool code_holds(const struct bt_cpu *cpu, const struct native_page *page)
+{
+    return !(page->prot & PROT_EXEC) || bt_cache_native_version(cpu->engine, page->gpa) == page->version;
+}
+
 bool native_space_check(struct bt_cpu *cpu, struct native_space *space)
 {
     uint32_t denied = atomic_load(&cpu->native_denied);
-    bool ok = true, again = space->denied != denied;
+    uint32_t written = atomic_load(&cpu->engine->cache->native_writes);
+    bool ok = true, again = space->denied != denied, changed = space->written != written;
     unsigned kept = 0;
-    if (!space->stale && !again)
+    if (!space->stale && !again && !changed)
         return true;
     for (unsigned i = 0; ok && i < space->count; i++) {
         struct native_page *page = &space->page[i];
-        bool good = !space->stale || holds(cpu, page);
+        bool good = (!space->stale || holds(cpu, page)) && (!changed || code_holds(cpu, page));
         if (!good) {
             ok = show(space, page->lin, size_of(page), 0, 0, 0);
             continue;
@@ -277,6 +289,7 @@ bool native_space_check(struct bt_cpu *cpu, struct native_space *space)
     }
     space->stale = false;
     space->denied = denied;
+    space->written = written;
     return ok && flush(space);
 }
 
@@ -295,8 +308,7 @@ bool native_space_clear(struct native_space *space)
     space->run.len = 0;
     if (any)
         enter_all(space);
-    return !any || (native_child_map(space->child, NATIVE_STUB_END, NATIVE_TOP - NATIVE_STUB_END, 0, 0, 0) &&
-                    native_child_flush(space->child));
+    return !any || native_child_clear(space->child);
 }
 
 void native_space_free(struct native_space *space)

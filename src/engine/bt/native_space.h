@@ -17,7 +17,8 @@ struct native_page {
     uint64_t lin, gpa;
     uint8_t prot; /* PROT_* */
     bool large;
-    uint16_t copy; /* number of the changed copy that is shown instead, + 1; 0: the page itself */
+    uint16_t copy;    /* number of the changed copy that is shown instead, + 1; 0: the page itself */
+    uint32_t version; /* of code, as the cache has it */
 };
 
 struct native_space {
@@ -27,7 +28,7 @@ struct native_space {
     unsigned count, capacity; /* of page[] */
     uint32_t *slot;           /* hash of page[] by lin: index + 1; 2 * capacity of them */
     bool stale;               /* the guest has flushed since the last check */
-    uint32_t denied;          /* cpu->native_denied then */
+    uint32_t denied, written; /* cpu->native_denied and the cache's native_writes then */
     uint64_t used;            /* for replacing the one that has not been used for longest */
     uint8_t vectors[X86_XSAVE_MAX] __attribute__((aligned(64))); /* that the process has */
     bool vectors_known;
