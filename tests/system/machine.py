@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine under test and its console: `ruche run`, or QEMU, which shows that a test itself is right.
 
-Environment: RUCHE is the program `ruche`; VMM=qemu takes QEMU instead; VERBOSE=1 copies the console to stderr.
+Environment: RUCHE is the program `ruche`, ENGINE what its --engine gets; VMM=qemu takes QEMU instead; VERBOSE=1 copies the
+console to stderr.
 """
 import hashlib
 import json
@@ -20,6 +21,7 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUCHE = os.environ.get("RUCHE", os.path.join(HERE, "../../build/src/cli/ruche"))
 VMM = os.environ.get("VMM", "ruche")
+ENGINE = os.environ.get("ENGINE", "auto")
 VERBOSE = os.environ.get("VERBOSE")
 # The sanitizer build and loaded machines are slower, and nothing here is a measurement.
 PATIENCE = float(os.environ.get("PATIENCE", "1"))
@@ -84,7 +86,7 @@ class Machine:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def _ruche(self, kernel, initrd, cmdline, memory, cpus, disks, image_name, forward, net):
-        command = [RUCHE, "run", "--memory", memory, "--cpus", str(cpus), "--control", self.control]
+        command = [RUCHE, "run", "--engine", ENGINE, "--memory", memory, "--cpus", str(cpus), "--control", self.control]
         for option, value in (("kernel", kernel), ("initrd", initrd), ("cmdline", cmdline)):
             if value is not None:
                 command += ["--" + option, value]
