@@ -60,8 +60,6 @@ static struct bt_native *native_of(struct bt_cpu *cpu)
 
 void bt_native_free(struct bt_native *native)
 {
-        fprintf(stderr, "native %p used %lu unavailable %d\n", (void *)native, native ? native->clock : 0,
-                native ? native->unavailable : 0);
     if (!native)
         return;
     for (unsigned i = 0; i < SPACES; i++)
