@@ -118,7 +118,7 @@ class Ruche:
         self.version = out.splitlines()[0]
 
     def command(self, guest):
-        command = [self.program, "run", "--engine", "bt", "--no-reboot", "--kernel", guest.kernel, "--initrd", guest.initrd,
+        command = [self.program, "run", "--engine", os.environ.get("BENCH_ENGINE","bt"), "--no-reboot", "--kernel", guest.kernel, "--initrd", guest.initrd,
                    "--memory", guest.memory, "--cpus", str(guest.cpus), "--cmdline", guest.cmdline]
         for path, kind in guest.disks:
             command += ["--disk", f"{path},format={kind}"]

@@ -86,7 +86,8 @@ enum bt_exit {
     BT_EXIT_OP,      /* cpu->op is to be executed by its C function at cpu->rip */
     BT_EXIT_SLOW,    /* the instruction at cpu->rip wants its MODE_SLOW translation */
     BT_EXIT_FAULT,   /* cpu->exc is set, for the instruction at cpu->rip */
-    BT_EXIT_DEAD,    /* a jump cache entry led to a block that is no more: as LOOKUP, but not by that entry */
+    BT_EXIT_DEAD,    /* what led to a block at cpu->rip does not hold any more: as LOOKUP, but not by the jump
+                        cache */
     BT_EXIT_PRECISE, /* accesses from cpu->rip on cannot share a check: go on with a MODE_PRECISE block */
 };
 
@@ -134,7 +135,8 @@ struct bt_jc_entry {
 #define BT_JC_KEY_SHIFT 49
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
-#define BT_ITLB_SIZE 256u
+#define BT_CODE_PAGES 4096u
+#define BT_ITLB_SIZE  256u
 struct bt_itlb_entry {
     uint64_t tag; /* linear page ^ cpu->jc_key; BT_JC_NONE: empty */
     uint64_t phys;
@@ -206,12 +208,14 @@ struct bt_cpu {
     uint8_t cpl;       /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
     /*
      * Jump cache and itlb entries are forgotten by a new generation, part of jc_key, one for CPL 3 and one
-     * for the rest; code_pages is a Bloom filter of the pages that have had entries since.
+     * for the rest; code_pages tells, by a bit of their hash for each half of the address space, which pages
+     * may have had entries since. A kernel has thousands of pages of code, and takes away pages of the other
+     * half all the time.
      */
     struct bt_code_view {
         uint32_t generation;
         bool local; /* some page is not global */
-        uint64_t code_pages[16];
+        uint64_t code_pages[2 * BT_CODE_PAGES / 64];
     } view[2];
     uint32_t mode;    /* MODE_* bits now (bt_mode_update) */
     bool shadow;      /* interrupts are held off for one instruction */

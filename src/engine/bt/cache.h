@@ -38,6 +38,7 @@ enum { BT_FAULT_FLAGS_HOST, BT_FAULT_FLAGS_SAVED, BT_FAULT_CODE /* from here on:
 struct bt_block {
     uint64_t phys;  /* guest physical address of the first byte */
     uint64_t phys2; /* page of the last byte when that is another one; else 0 */
+    bool asks;      /* with phys2: its code finds out by itself when the second page is another one now */
     uint32_t mode;  /* MODE_* */
     uint16_t len;   /* guest bytes */
     uint16_t insn_count;

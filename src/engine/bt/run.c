@@ -60,8 +60,8 @@ void bt_jc_flush(struct bt_cpu *cpu, bool global_too)
 
 static unsigned code_page_bit(uint64_t lin)
 {
-    uint64_t page = lin >> GUEST_PAGE_SHIFT;
-    return (unsigned)(page ^ page >> 10 ^ page >> 20) & 1023;
+    uint64_t page = lin >> GUEST_PAGE_SHIFT, hash = (page ^ page >> 12 ^ page >> 24) & (BT_CODE_PAGES - 1);
+    return (unsigned)hash + (lin >> 63 ? BT_CODE_PAGES : 0);
 }
 
 void bt_jc_flush_page(struct bt_cpu *cpu, uint64_t lin)
@@ -227,7 +227,7 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 static void chain(struct bt_cpu *cpu, struct bt_block *to)
 {
     struct bt_link *link = (struct bt_link *)(uintptr_t)cpu->exit_link;
-    if (!link || to->phys2 || link->to)
+    if (!link || (to->phys2 && !to->asks) || link->to)
         return;
     bt_vec_save(cpu);
     pthread_mutex_lock(&cpu->engine->lock);
@@ -269,7 +269,7 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
         return false;
     if (linking)
         chain(cpu, block);
-    if (cacheable && !block->phys2) {
+    if (cacheable && (!block->phys2 || block->asks)) {
         slot->tag = cpu->rip ^ cpu->jc_key;
         slot->host = (uint64_t)(uintptr_t)block->entry_indirect;
     }
@@ -459,7 +459,7 @@ static void step(struct bt_cpu *cpu)
     }
     bool at_start =
         cpu->rip == from && (cpu->exit_reason == BT_EXIT_POLL || cpu->exit_reason == BT_EXIT_PRECISE ||
-                             cpu->exit_reason == BT_EXIT_LINK);
+                             cpu->exit_reason == BT_EXIT_LINK || cpu->exit_reason == BT_EXIT_DEAD);
     bool ran = done && cpu->exit_reason != BT_EXIT_SLOW && !at_start;
     if (!ran && !cpu->exc.pending) {
         cpu->shadow = shadow;

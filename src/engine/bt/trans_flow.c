@@ -368,7 +368,8 @@ static void stub_access(struct tr *t, struct stub *s)
     exit_linked(t, s, at, DESC_OFFSET(s->desc), (t->mode & ~(uint32_t)MODE_LOOP) | MODE_PRECISE);
 }
 
-static void stub_poll(struct tr *t, struct stub *s)
+/* Back to run.c before the block has done anything. */
+static void stub_start(struct tr *t, struct stub *s, enum bt_exit reason)
 {
     struct emitter *e = &t->e;
     t->producer = s->producer;
@@ -376,7 +377,7 @@ static void stub_poll(struct tr *t, struct stub *s)
         tr_regen_flags(t);
     load_rip(t, (int32_t)t->page_off);
     emit_store(e, 8, CPU(rip), T0);
-    emit_store_imm32(e, CPU(exit_reason), BT_EXIT_POLL);
+    emit_store_imm32(e, CPU(exit_reason), reason);
     emit_jmp_to(e, s->flags_saved ? t->engine->thunks.exit_flags_saved : t->engine->thunks.exit_flags_host);
 }
 
@@ -401,7 +402,10 @@ void tr_emit_stubs(struct tr *t)
             tr_exit_indirect(t, NOT_A_BRANCH);
             break;
         case STUB_POLL:
-            stub_poll(t, s);
+            stub_start(t, s, BT_EXIT_POLL);
+            break;
+        case STUB_MOVED:
+            stub_start(t, s, BT_EXIT_DEAD);
             break;
         }
     }

@@ -180,6 +180,30 @@ void tr_indirect_entry(struct tr *t)
     emit_store(&t->e, 8, CPU(pc_base), T0);
 }
 
+/*
+ * Whether the page that the block's instruction goes on in is what it was, by the instruction TLB; else run.c
+ * finds out. The flags are saved.
+ */
+static void emit_second_page(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    _Static_assert(sizeof(struct bt_itlb_entry) == 16, "the look-up scales by 16");
+    const int32_t tag = (int32_t)(offsetof(struct bt_cpu, itlb) + offsetof(struct bt_itlb_entry, tag));
+    const int32_t phys = (int32_t)(offsetof(struct bt_cpu, itlb) + offsetof(struct bt_itlb_entry, phys));
+    emit_load(e, 8, T0, CPU(pc_base));
+    emit_lea(e, 8, T0, MEM_DISP(T0, GUEST_PAGE_SIZE));
+    emit_mov(e, 8, T1, T0);
+    emit_shift(e, SHIFT_SHR, 8, T1, GUEST_PAGE_SHIFT - 4);
+    emit_alu_imm(e, ALU_AND, 4, T1, (BT_ITLB_SIZE - 1) << 4);
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    emit_alu_mem(e, ALU_CMP, 8, T0, (struct host_mem){H_NONE, T1, 1, tag});
+    tr_stub(t, STUB_MOVED, emit_jcc(e, CC_NE));
+    emit_mov_imm(e, T0, t->block->phys2);
+    emit_alu_mem(e, ALU_CMP, 8, T0, (struct host_mem){H_NONE, T1, 1, phys});
+    tr_stub(t, STUB_MOVED, emit_jcc(e, CC_NE));
+    t->block->asks = true;
+}
+
 /* The entries, and the test for cpu->kick. */
 static void emit_entries(struct tr *t)
 {
@@ -206,6 +230,8 @@ static void emit_entries(struct tr *t)
     t->flags_saved = true;
     emit_cmp_mem_imm8(e, 4, CPU(kick), 0);
     tr_stub(t, STUB_POLL, emit_jcc(e, CC_NE));
+    if (b->phys2 && tr_flat(t) && (t->mode & MODE_CODE64))
+        emit_second_page(t);
     if (!host)
         return;
     t->flags_host = true;
@@ -349,6 +375,8 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t
     if (!bt_cache_reserve(t->engine, &t->e))
         return BT_TRANSLATE_RETRY;
     tr_plan(t);
+    if (phys2)
+        t->entry = ENTRY_SAVED; /* for emit_second_page */
     t->block = block_new(t, phys);
     t->block->phys2 = phys2 ? round_down(phys2, GUEST_PAGE_SIZE) : 0;
     emit_body(t);

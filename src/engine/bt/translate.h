@@ -73,7 +73,7 @@ enum tr_regen {
     REGEN_SUB,
 };
 
-enum stub_kind { STUB_ACCESS, STUB_EXIT, STUB_LINK, STUB_POLL };
+enum stub_kind { STUB_ACCESS, STUB_EXIT, STUB_LINK, STUB_POLL, STUB_MOVED };
 
 struct stub {
     enum stub_kind kind;
