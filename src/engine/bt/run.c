@@ -36,18 +36,32 @@ static void update_jc_key(struct bt_cpu *cpu)
     cpu->jc_key = (uint64_t)(cpu->mode | view->generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
 }
 
+/* Whether an entry is of code at CPL 3, whatever its generation: the key is over the address's sign bits. */
+static bool is_user_tag(uint64_t tag)
+{
+    uint64_t sign = (uint64_t)((int64_t)(tag << 16) >> 63);
+    return (tag ^ sign) >> BT_JC_KEY_SHIFT & MODE_USER;
+}
+
+/* The next generation has been before: what is left of it must go. Entries of the other view stay. */
+static void forget_view(struct bt_cpu *cpu, bool user)
+{
+    for (unsigned i = 0; i < BT_JC_SIZE; i++)
+        if (is_user_tag(cpu->jc[i].tag) == user)
+            cpu->jc[i].tag = BT_JC_NONE;
+    for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
+        if (is_user_tag(cpu->itlb[i].tag) == user)
+            cpu->itlb[i].tag = BT_JC_NONE;
+}
+
 static void new_generation(struct bt_cpu *cpu, struct bt_code_view *view)
 {
     view->generation = (view->generation + 1) & 15;
     view->local = false;
     for (unsigned i = 0; i < ARRAY_SIZE(view->code_pages); i++)
         view->code_pages[i] = 0;
-    if (view->generation)
-        return;
-    for (unsigned i = 0; i < BT_JC_SIZE; i++)
-        cpu->jc[i].tag = BT_JC_NONE;
-    for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
-        cpu->itlb[i].tag = BT_JC_NONE;
+    if (!view->generation)
+        forget_view(cpu, view == &cpu->view[0]);
 }
 
 void bt_jc_flush(struct bt_cpu *cpu, bool global_too)
