@@ -81,14 +81,16 @@ enum bt_mode {
 enum bt_exit {
     BT_EXIT_NONE,
     BT_EXIT_LOOKUP,  /* go on at cpu->rip */
-    BT_EXIT_LINK,    /* as LOOKUP; cpu->exit_link says which jump may be chained */
-    BT_EXIT_POLL,    /* cpu->kick was seen at cpu->rip */
-    BT_EXIT_OP,      /* cpu->op is to be executed by its C function at cpu->rip */
+    BT_EXIT_LINK,    /* as LOOKUP; cpu->exit_arg says which jump may be chained (struct bt_link *) */
+    BT_EXIT_POLL,    /* cpu->kick was seen at page offset cpu->exit_arg */
+    BT_EXIT_OP,      /* cpu->exit_arg is to be executed by its C function (const struct bt_op *) */
     BT_EXIT_SLOW,    /* the instruction at cpu->rip wants its MODE_SLOW translation */
     BT_EXIT_FAULT,   /* cpu->exc is set, for the instruction at cpu->rip */
     BT_EXIT_DEAD,    /* what led to a block at cpu->rip does not hold any more: as LOOKUP, but not by the jump
                         cache */
+    BT_EXIT_MOVED,   /* as DEAD: the block at page offset cpu->exit_arg went on in another page */
     BT_EXIT_PRECISE, /* accesses from cpu->rip on cannot share a check: go on with a MODE_PRECISE block */
+    BT_EXIT_COUNT
 };
 
 struct bt_exception {
@@ -109,7 +111,8 @@ struct bt_exception {
  */
 struct bt_op {
     bool (*run)(struct bt_cpu *cpu, const struct bt_op *op);
-    bool heavy; /* run may clobber vector registers: run.c calls bt_vec_save first */
+    bool heavy;        /* run may clobber vector registers: run.c calls bt_vec_save first */
+    uint16_t page_off; /* of the instruction */
     struct x86_insn insn;
 };
 
@@ -155,6 +158,18 @@ struct bt_thunks {
     const uint8_t *exit_flags_host;  /* jump here to leave, status flags in the host's */
     const uint8_t *exit_flags_saved; /* the same, status flags in cpu->status */
     const uint8_t *dead;             /* the indirect entry of blocks that are no more */
+    /* Leaves for a reason with T1 as its cpu->exit_arg. Of each pair, here and below, the second is for
+     * status flags in cpu->status, the first for those in the host's. */
+    const uint8_t *exit[BT_EXIT_COUNT][2];
+    /*
+     * Called on a soft TLB miss with T1 the descriptor and the linear address in T0, or, flags in the host's,
+     * in cpu->access_lin. Comes back with T0 the linear address, T1 the addend, and CF clear; CF set, T1
+     * anything: DESC_MERGED, and the span goes across pages. The flags are saved then.
+     */
+    const uint8_t *access[2];
+    const uint8_t *jump[2]; /* to RIP in T0, by the jump cache */
+    /* RIP ^ cpu->jc_key in T0 is not in the jump cache; branch: T1 is for cpu->branch_off and branch_undo. */
+    const uint8_t *missed, *missed_branch;
     const uint8_t *callout[BT_CALLOUTS];
 };
 
@@ -174,8 +189,7 @@ struct bt_cpu {
     uint64_t
         limit[BT_MERGED_MAX]; /* of a loop: how far a register may move until a page must be checked anew */
     uint64_t addend[BT_MERGED_MAX]; /* host minus linear addresses of the running block's checked pages */
-    const struct bt_op *op;
-    uint64_t exit_link; /* struct bt_link * */
+    uint64_t exit_arg;
     uint64_t host_rsp;
     /* After an indirect branch that missed the jump cache: its page offset (else BT_NO_BRANCH) and what
      * undoes its RSP. */
@@ -191,6 +205,8 @@ struct bt_cpu {
 
     /* --- C only --- */
     struct bt_engine *engine;
+    struct bt_link
+        *exit_link;    /* where translated code came out, to be chained; NULL: its block may be gone */
     unsigned index;    /* = APIC id */
     uint64_t sysflags; /* RFLAGS without status flags and DF */
     struct x86_segment seg[SEG_COUNT];

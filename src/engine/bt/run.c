@@ -183,7 +183,7 @@ static bool second_page_holds(struct bt_cpu *cpu, const struct bt_block *block, 
 /* Lets other vCPUs come out of blocks that are about to be reused. */
 static void wait_for_grace(struct bt_cpu *cpu)
 {
-    cpu->exit_link = 0; /* its block may go */
+    cpu->exit_link = NULL; /* its block may go */
     atomic_store(&cpu->code_epoch, 0);
     sched_yield();
     atomic_store(&cpu->code_epoch, atomic_load(&cpu->engine->cache->epoch));
@@ -240,7 +240,7 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 
 static void chain(struct bt_cpu *cpu, struct bt_block *to)
 {
-    struct bt_link *link = (struct bt_link *)(uintptr_t)cpu->exit_link;
+    struct bt_link *link = cpu->exit_link;
     if (!link || (to->phys2 && !to->asks) || link->to)
         return;
     bt_vec_save(cpu);
@@ -251,6 +251,27 @@ static void chain(struct bt_cpu *cpu, struct bt_block *to)
     pthread_mutex_unlock(&cpu->engine->lock);
 }
 
+/* RIP, for those reasons to come out that say it by their argument. */
+static void take_argument(struct bt_cpu *cpu)
+{
+    uint64_t off = cpu->exit_arg;
+    switch (cpu->exit_reason) {
+    case BT_EXIT_LINK:
+        cpu->exit_link = (struct bt_link *)(uintptr_t)cpu->exit_arg;
+        off = cpu->exit_link->target;
+        break;
+    case BT_EXIT_OP:
+        off = ((const struct bt_op *)(uintptr_t)cpu->exit_arg)->page_off;
+        break;
+    case BT_EXIT_POLL:
+    case BT_EXIT_MOVED:
+        break;
+    default:
+        return;
+    }
+    cpu->rip = bt_wrap_rip(cpu, cpu->pc_base + off);
+}
+
 static void enter(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0)
 {
     if (!cpu->vec_live)
@@ -258,6 +279,7 @@ static void enter(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0)
     cpu->exit_reason = BT_EXIT_NONE;
     cpu->branch_off = BT_NO_BRANCH;
     cpu->engine->thunks.enter(cpu, entry, t0);
+    take_argument(cpu);
     if (cpu->slow_locked)
         bt_split_unlock(cpu);
 }
@@ -266,13 +288,13 @@ static void enter(struct bt_cpu *cpu, const uint8_t *entry, uint64_t t0)
  */
 static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
 {
-    const struct bt_link *link = (const struct bt_link *)(uintptr_t)cpu->exit_link;
+    const struct bt_link *link = cpu->exit_link;
     bool linking = cpu->exit_reason == BT_EXIT_LINK && link && !extra;
     if (linking)
         extra = link->mode & (MODE_PRECISE | MODE_LOOP);
     bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
-    if (cpu->exit_reason == BT_EXIT_DEAD)
+    if (cpu->exit_reason == BT_EXIT_DEAD || cpu->exit_reason == BT_EXIT_MOVED)
         slot->tag = BT_JC_NONE;
     if (cacheable && !linking && slot->tag == (cpu->rip ^ cpu->jc_key)) {
         enter(cpu, (const uint8_t *)(uintptr_t)slot->host, cpu->rip);
@@ -440,7 +462,7 @@ static bool hits_breakpoint(struct bt_cpu *cpu)
 
 static bool run_op(struct bt_cpu *cpu)
 {
-    const struct bt_op *op = cpu->op;
+    const struct bt_op *op = (const struct bt_op *)(uintptr_t)cpu->exit_arg;
     if (op->heavy)
         bt_vec_save(cpu);
     cpu->event_check = true;
@@ -473,7 +495,8 @@ static void step(struct bt_cpu *cpu)
     }
     bool at_start =
         cpu->rip == from && (cpu->exit_reason == BT_EXIT_POLL || cpu->exit_reason == BT_EXIT_PRECISE ||
-                             cpu->exit_reason == BT_EXIT_LINK || cpu->exit_reason == BT_EXIT_DEAD);
+                             cpu->exit_reason == BT_EXIT_LINK || cpu->exit_reason == BT_EXIT_DEAD ||
+                             cpu->exit_reason == BT_EXIT_MOVED);
     bool ran = done && cpu->exit_reason != BT_EXIT_SLOW && !at_start;
     if (!ran && !cpu->exc.pending) {
         cpu->shadow = shadow;
@@ -502,7 +525,7 @@ enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
     for (;;) {
         uint64_t epoch = atomic_load(&cpu->engine->cache->epoch);
         if (epoch != atomic_load(&cpu->code_epoch)) {
-            cpu->exit_link = 0; /* from now on its block may go */
+            cpu->exit_link = NULL; /* from now on its block may go */
             atomic_store(&cpu->code_epoch, epoch);
         }
         if (atomic_load(&cpu->kick)) {

@@ -2,8 +2,13 @@
 /* Host code between C and translated code: see thunk.h. */
 #include "engine/bt/thunk.h"
 
+#include "base/util.h"
+
 #define SUB_RSP_8 ((const uint8_t[]){0x48, 0x83, 0xec, 0x08})
 #define ADD_RSP_8 ((const uint8_t[]){0x48, 0x83, 0xc4, 0x08})
+#define RET       0xc3
+#define CLC       0xf8
+#define STC       0xf9
 
 static const uint8_t callee_saved[] = {H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15};
 
@@ -55,10 +60,11 @@ static void make_leave(struct emitter *e)
     emit_bytes(e, ADD_RSP_8, 4);
     for (unsigned i = sizeof(callee_saved); i-- > 0;)
         emit_pop(e, callee_saved[i]);
-    emit_u8(e, 0xc3);
+    emit_u8(e, RET);
 }
 
-static void make_callout(struct emitter *e, enum bt_callout n, const uint8_t *leave)
+/* The C function with T0 and T1; its result goes to `result`. */
+static void call_c(struct emitter *e, enum bt_callout n, uint8_t result, const uint8_t *leave)
 {
     store_guest(e);
     emit_mov(e, 8, H_RSI, T0);
@@ -70,9 +76,85 @@ static void make_callout(struct emitter *e, enum bt_callout n, const uint8_t *le
     emit_op_reg(e, 0x85, 8, H_RAX, H_RAX);
     uint8_t *out = emit_jcc(e, CC_E);
     emit_patch(out, leave - e->delta);
-    emit_mov(e, 8, T0, H_RAX);
+    emit_mov(e, 8, result, H_RAX);
     load_guest(e);
-    emit_u8(e, 0xc3);
+}
+
+/* See struct bt_thunks: access. */
+static void make_access(struct emitter *e, const uint8_t *access[2], const uint8_t *leave)
+{
+    access[0] = e->p + e->delta;
+    emit_save_flags(e, T0);
+    emit_load(e, 8, T0, CPU(access_lin));
+    access[1] = e->p + e->delta;
+    emit_store(e, 8, CPU(access_lin), T0);
+    emit_op_reg(e, 0x85, 4, T1, T1); /* DESC_MERGED is its sign */
+    uint8_t *single = emit_short(e, 0x79);
+    emit_store(e, 8, CPU(scratch), T1);
+    emit_shift(e, SHIFT_SHR, 4, T1, 12);
+    emit_alu_imm(e, ALU_AND, 4, T1, 0xfff); /* DESC_SIZE */
+    emit_alu_imm(e, ALU_AND, 4, T0, (int32_t)GUEST_PAGE_SIZE - 1);
+    emit_alu_op(e, ALU_ADD, 4, T0, T1);
+    emit_alu_imm(e, ALU_CMP, 4, T0, (int32_t)GUEST_PAGE_SIZE);
+    emit_load(e, 8, T0, CPU(access_lin));
+    emit_load(e, 8, T1, CPU(scratch));
+    uint8_t *across = emit_jcc(e, CC_A);
+    emit_patch_short(single, e->p);
+    call_c(e, CALLOUT_ACCESS, T1, leave);
+    emit_load(e, 8, T0, CPU(access_lin));
+    emit_alu_op(e, ALU_SUB, 8, T1, T0);
+    emit_u8(e, CLC);
+    emit_u8(e, RET);
+    emit_patch(across, e->p);
+    emit_u8(e, STC);
+    emit_u8(e, RET);
+}
+
+static void make_exits(struct emitter *e, struct bt_thunks *thunks)
+{
+    static const enum bt_exit with_argument[] = {BT_EXIT_LINK, BT_EXIT_POLL, BT_EXIT_OP, BT_EXIT_MOVED};
+    for (unsigned i = 0; i < ARRAY_SIZE(with_argument); i++) {
+        for (unsigned saved = 0; saved < 2; saved++) {
+            thunks->exit[with_argument[i]][saved] = e->p + e->delta;
+            emit_store(e, 8, CPU(exit_arg), T1);
+            emit_store_imm32(e, CPU(exit_reason), with_argument[i]);
+            emit_jmp_to(e, saved ? thunks->exit_flags_saved : thunks->exit_flags_host);
+        }
+    }
+}
+
+uint8_t *bt_emit_jump(struct emitter *e)
+{
+    _Static_assert(sizeof(struct bt_jc_entry) == 16, "the look-up scales by 16");
+    emit_mov(e, 4, T1, T0);
+    emit_shift(e, SHIFT_SHR, 4, T1, 10);
+    emit_alu_op(e, ALU_XOR, 4, T1, T0);
+    emit_alu_imm(e, ALU_AND, 4, T1, BT_JC_SIZE - 1);
+    emit_shift(e, SHIFT_SHL, 4, T1, 4);
+    emit_alu_mem(e, ALU_ADD, 8, T1, CPU(jc));
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    emit_alu_mem(e, ALU_CMP, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, tag)));
+    uint8_t *miss = emit_jcc(e, CC_NE);
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    emit_jmp_mem(e, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, host)));
+    return miss;
+}
+
+static void make_jump(struct emitter *e, struct bt_thunks *thunks)
+{
+    _Static_assert(offsetof(struct bt_cpu, branch_undo) == offsetof(struct bt_cpu, branch_off) + 4,
+                   "both are written at once");
+    thunks->missed_branch = e->p + e->delta;
+    emit_store(e, 8, CPU(branch_off), T1);
+    thunks->missed = e->p + e->delta;
+    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
+    emit_store(e, 8, CPU(rip), T0);
+    emit_store_imm32(e, CPU(exit_reason), BT_EXIT_LOOKUP);
+    emit_jmp_to(e, thunks->exit_flags_saved);
+    thunks->jump[0] = e->p + e->delta;
+    emit_save_flags(e, T1);
+    thunks->jump[1] = e->p + e->delta;
+    emit_patch(bt_emit_jump(e), thunks->missed - e->delta);
 }
 
 void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks)
@@ -91,7 +173,13 @@ void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks)
     emit_store_imm32(&e, CPU(exit_reason), BT_EXIT_DEAD);
     emit_jmp_to(&e, thunks->exit_flags_saved);
     for (unsigned i = 0; i < CALLOUT_COUNT; i++) {
+        if (i == CALLOUT_ACCESS)
+            continue;
         thunks->callout[i] = e.p + e.delta;
-        make_callout(&e, (enum bt_callout)i, thunks->leave);
+        call_c(&e, (enum bt_callout)i, T0, thunks->leave);
+        emit_u8(&e, RET);
     }
+    make_access(&e, thunks->access, thunks->leave);
+    make_exits(&e, thunks);
+    make_jump(&e, thunks);
 }

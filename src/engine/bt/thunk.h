@@ -13,7 +13,8 @@
 #include "engine/bt/cache.h"
 
 enum bt_callout {
-    CALLOUT_ACCESS, /* soft TLB miss: T0 linear address, T1 descriptor; gives the host address */
+    CALLOUT_ACCESS, /* soft TLB miss: T0 linear address, T1 descriptor; gives the host address. See
+                       struct bt_thunks: access */
     CALLOUT_PRE,  /* checked access: T0 offset in the segment, T1 descriptor; gives the address of the bounced
                      data */
     CALLOUT_POST, /* after CALLOUT_PRE and a writing instruction: writes back; T1 page offset of the next
@@ -39,5 +40,8 @@ typedef uint64_t bt_callout_fn(struct bt_cpu *cpu, uint64_t t0, uint64_t t1);
 _Static_assert(CALLOUT_COUNT == BT_CALLOUTS, "struct bt_thunks has one entry each");
 
 void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks);
+/* Jumps to RIP in T0 by the jump cache; gives the jump to be patched for a miss, T0 being RIP ^ cpu->jc_key.
+ */
+uint8_t *bt_emit_jump(struct emitter *e);
 
 #endif

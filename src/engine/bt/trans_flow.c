@@ -54,26 +54,17 @@ void tr_exit_indirect(struct tr *t, int32_t rsp_undo)
         leave(t, BT_EXIT_LOOKUP);
         return;
     }
-    _Static_assert(sizeof(struct bt_jc_entry) == 16, "the look-up scales by 16");
-    emit_mov(e, 4, T1, T0);
-    emit_shift(e, SHIFT_SHR, 4, T1, 10);
-    emit_alu_op(e, ALU_XOR, 4, T1, T0);
-    emit_alu_imm(e, ALU_AND, 4, T1, BT_JC_SIZE - 1);
-    emit_shift(e, SHIFT_SHL, 4, T1, 4);
-    emit_alu_mem(e, ALU_ADD, 8, T1, CPU(jc));
-    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
-    emit_alu_mem(e, ALU_CMP, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, tag)));
-    uint8_t *miss = emit_short(e, 0x75);
-    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
-    emit_jmp_mem(e, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, host)));
-    if (!e->full)
-        emit_patch_short(miss, e->p);
-    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
-    if (rsp_undo != NOT_A_BRANCH) { /* to raise #GP at the branch when its target is not canonical */
-        emit_store_imm32(e, CPU(branch_off), (uint32_t)tr_this_off(t));
-        emit_store_imm32(e, CPU(branch_undo), (uint32_t)rsp_undo);
+    uint8_t *miss = bt_emit_jump(e);
+    if (rsp_undo == NOT_A_BRANCH) {
+        if (!e->full)
+            emit_patch(miss, t->engine->thunks.missed - e->delta);
+        return;
     }
-    leave(t, BT_EXIT_LOOKUP);
+    if (!e->full)
+        emit_patch(miss, e->p);
+    /* To raise #GP at the branch when its target is not canonical. */
+    emit_mov_imm(e, T1, (uint64_t)(uint32_t)rsp_undo << 32 | (uint32_t)tr_this_off(t));
+    emit_jmp_to(e, t->engine->thunks.missed_branch);
 }
 
 void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
@@ -296,35 +287,29 @@ void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
     }
 }
 
+/* To run.c for a reason that says the rest by its argument. */
+static void leave_with(struct tr *t, enum bt_exit reason, uint64_t argument, bool saved)
+{
+    emit_mov_imm(&t->e, T1, argument);
+    emit_jmp_to(&t->e, t->engine->thunks.exit[reason][saved]);
+}
+
 void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy)
 {
     struct bt_op *op = t->block->op;
-    *op = (struct bt_op){.run = fn, .heavy = heavy, .insn = *insn};
-    tr_need_saved_flags(t);
-    emit_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)op);
-    emit_store(&t->e, 8, CPU(op), T1);
-    load_rip(t, tr_this_off(t));
-    leave(t, BT_EXIT_OP);
+    *op = (struct bt_op){.run = fn, .heavy = heavy, .page_off = (uint16_t)tr_this_off(t), .insn = *insn};
+    leave_with(t, BT_EXIT_OP, (uint64_t)(uintptr_t)op, t->flags_saved);
     t->ended = true;
 }
 
 /* To run.c, which may chain the jump at `at` to the target. */
-static void exit_linked(struct tr *t, const struct stub *s, uint8_t *at, unsigned target, uint32_t mode)
+static void exit_linked(struct tr *t, unsigned number, uint8_t *at, unsigned target, uint32_t mode,
+                        bool saved)
 {
-    struct emitter *e = &t->e;
-    struct bt_link *link = &t->block->link[s->link];
-    *link = (struct bt_link){.from = t->block,
-                             .at = at,
-                             .stub = e->p,
-                             .target = (uint16_t)target,
-                             .mode = mode,
-                             .saved = s->flags_saved};
-    emit_mov_imm(e, T0, (uint64_t)(uintptr_t)link);
-    emit_store(e, 8, CPU(exit_link), T0);
-    load_rip(t, (int32_t)target);
-    emit_store(e, 8, CPU(rip), T0);
-    emit_store_imm32(e, CPU(exit_reason), BT_EXIT_LINK);
-    emit_jmp_to(e, s->flags_saved ? t->engine->thunks.exit_flags_saved : t->engine->thunks.exit_flags_host);
+    struct bt_link *link = &t->block->link[number];
+    *link = (struct bt_link){
+        .from = t->block, .at = at, .stub = t->e.p, .target = (uint16_t)target, .mode = mode, .saved = saved};
+    leave_with(t, BT_EXIT_LINK, (uint64_t)(uintptr_t)link, saved);
 }
 
 /* A block that branches to itself goes on as a loop. */
@@ -337,48 +322,44 @@ static uint32_t branch_mode(const struct tr *t, int32_t target)
 static void stub_access(struct tr *t, struct stub *s)
 {
     struct emitter *e = &t->e;
-    uint8_t *across = NULL;
     emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, s->tag)); /* back to the linear address */
-    emit_store(e, 8, CPU(access_lin), T0);
-    if (s->desc & DESC_MERGED) {
-        emit_alu_imm(e, ALU_AND, 4, T0, (int32_t)GUEST_PAGE_SIZE - 1);
-        emit_alu_imm(e, ALU_CMP, 4, T0, (int32_t)(GUEST_PAGE_SIZE - DESC_SIZE(s->desc)));
-        across = emit_jcc(e, CC_A);
-    }
     t->producer = s->producer;
     if (!s->flags_saved) {
+        emit_store(e, 8, CPU(access_lin), T0);
         tr_regen_flags(t);
-        emit_save_flags(e, T1);
     }
-    emit_load(e, 8, T0, CPU(access_lin));
     emit_mov_imm(e, T1, s->desc);
-    emit_call_to(e, t->engine->thunks.callout[CALLOUT_ACCESS]);
-    emit_mov(e, 8, T1, T0);
-    emit_load(e, 8, T0, CPU(access_lin));
-    emit_alu_op(e, ALU_SUB, 8, T1, T0);
+    emit_call_to(e, t->engine->thunks.access[s->flags_saved]);
+    uint8_t *across = s->desc & DESC_MERGED ? emit_jcc(e, CC_B) : NULL;
     emit_jmp_to(e, s->resume + e->delta);
     if (!across || e->full)
         return;
     emit_patch(across, e->p);
-    if (!s->flags_saved)
-        tr_regen_flags(t);
     uint8_t *at = emit_jmp_aligned(e);
     if (!e->full)
         emit_patch(at, e->p);
-    exit_linked(t, s, at, DESC_OFFSET(s->desc), (t->mode & ~(uint32_t)MODE_LOOP) | MODE_PRECISE);
+    exit_linked(t, s->link, at, DESC_OFFSET(s->desc), (t->mode & ~(uint32_t)MODE_LOOP) | MODE_PRECISE, true);
 }
 
 /* Back to run.c before the block has done anything. */
 static void stub_start(struct tr *t, struct stub *s, enum bt_exit reason)
 {
-    struct emitter *e = &t->e;
     t->producer = s->producer;
     if (!s->flags_host && !s->flags_saved)
         tr_regen_flags(t);
-    load_rip(t, (int32_t)t->page_off);
-    emit_store(e, 8, CPU(rip), T0);
-    emit_store_imm32(e, CPU(exit_reason), reason);
-    emit_jmp_to(e, s->flags_saved ? t->engine->thunks.exit_flags_saved : t->engine->thunks.exit_flags_host);
+    leave_with(t, reason, t->page_off, s->flags_saved);
+}
+
+/* To a page offset that may lie in another page. */
+static void stub_exit(struct tr *t, struct stub *s)
+{
+    load_rip(t, s->target);
+    if (tr_flat(t)) {
+        emit_jmp_to(&t->e, t->engine->thunks.jump[s->flags_saved]);
+        return;
+    }
+    tr_need_saved_flags(t);
+    leave(t, BT_EXIT_LOOKUP);
 }
 
 void tr_emit_stubs(struct tr *t)
@@ -394,18 +375,16 @@ void tr_emit_stubs(struct tr *t)
             stub_access(t, s);
             break;
         case STUB_LINK:
-            exit_linked(t, s, s->from, (unsigned)s->target, branch_mode(t, s->target));
+            exit_linked(t, s->link, s->from, (unsigned)s->target, branch_mode(t, s->target), s->flags_saved);
             break;
         case STUB_EXIT:
-            tr_need_saved_flags(t);
-            load_rip(t, s->target);
-            tr_exit_indirect(t, NOT_A_BRANCH);
+            stub_exit(t, s);
             break;
         case STUB_POLL:
             stub_start(t, s, BT_EXIT_POLL);
             break;
         case STUB_MOVED:
-            stub_start(t, s, BT_EXIT_DEAD);
+            stub_start(t, s, BT_EXIT_MOVED);
             break;
         }
     }
