@@ -57,12 +57,13 @@ static void everything_at_once(void **state)
 
     assert_int_equal(
         parse(&c,
-              "--name web-1 --engine bt --cpu v3 --cpus=4 --memory 1G --kernel a --initrd b --module m_x=1 "
+              "--name web-1 --engine bt,native=off --cpu v3 --cpus=4 --memory 1G --kernel a --initrd b --module m_x=1 "
               "--module n --cmdline console=ttyS0_quiet --no-reboot",
               &err),
         OPTIONS_RUN);
     assert_string_equal(c.name, "web-1");
     assert_string_equal(c.engine, "bt");
+    assert_int_equal(c.native, ENGINE_NATIVE_OFF);
     assert_string_equal(c.cpu, "v3");
     assert_int_equal(c.cpus, 4);
     assert_int_equal(c.memory, GIB);
