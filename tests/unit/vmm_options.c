@@ -55,12 +55,12 @@ static void everything_at_once(void **state)
     struct machine_config c;
     struct error *err = NULL;
 
-    assert_int_equal(
-        parse(&c,
-              "--name web-1 --engine bt,native=off --cpu v3 --cpus=4 --memory 1G --kernel a --initrd b --module m_x=1 "
-              "--module n --cmdline console=ttyS0_quiet --no-reboot",
-              &err),
-        OPTIONS_RUN);
+    assert_int_equal(parse(&c,
+                           "--name web-1 --engine bt,native=off --cpu v3 --cpus=4 --memory 1G --kernel a "
+                           "--initrd b --module m_x=1 "
+                           "--module n --cmdline console=ttyS0_quiet --no-reboot",
+                           &err),
+                     OPTIONS_RUN);
     assert_string_equal(c.name, "web-1");
     assert_string_equal(c.engine, "bt");
     assert_int_equal(c.native, ENGINE_NATIVE_OFF);
@@ -134,6 +134,8 @@ static void refused(void **state)
         {"--kernel k -x", "unknown option '-x'"},
         {"--kernel k image", "unexpected argument 'image'"},
         {"--kernel k --no-reboot=1", "unknown option"},
+        {"--kernel k --engine bt,native", "native=auto|off|always"},
+        {"--kernel k --engine bt,native=maybe", "native=auto|off|always"},
         {"--kernel k --cpus 0", "--cpus '0'"},
         {"--kernel k --cpus 33", "from 1 to 32"},
         {"--kernel k --cpus two", "--cpus 'two'"},
