@@ -92,7 +92,7 @@ static void test_long_ist_and_trap_gate(void **state)
     assert_int_equal(sp(s), AT_IST1 - 40);
     assert_int_equal(sys_get(s, sp(s) + 24, 8), old);
     assert_int_equal(s->cpu.seg[SEG_SS].selector, S_KSTACK64); /* no change of level: SS stays */
-    assert_true(s->cpu.sysflags & FLAG_IF);
+    assert_true(s->cpu.iflag);
     sys_free(s);
 }
 
@@ -299,7 +299,7 @@ static void test_legacy_same_level_and_conforming(void **state)
     assert_int_equal(s->cpu.cpl, 3);
     assert_int_equal(s->cpu.seg[SEG_CS].selector, S_CONFORMING | 3);
     assert_int_equal(sp(s), AT_USER_STACK - 12);
-    assert_true(s->cpu.sysflags & FLAG_IF);
+    assert_true(s->cpu.iflag);
     sys_free(s);
 }
 
@@ -411,7 +411,7 @@ static void test_v86_iopl(void **state)
     }
     struct sys *s = sys_v86(3);
     assert_true(RUN(s, "\xfa"));
-    assert_false(s->cpu.sysflags & FLAG_IF);
+    assert_false(s->cpu.iflag);
     assert_true(RUN(s, "\x9c"));
     assert_int_equal(sys_get(s, 0x10200 + 0x7ffe, 2), FLAG_IOPL | 2);
     assert_false(RUN(s, "\xcd\x20"));

@@ -345,7 +345,7 @@ static void test_cli_sti(void **state)
     assert_true(RUN(s, "\xfb"));
     assert_false(s->cpu.shadow); /* IF was set already */
     assert_true(RUN(s, "\xfa"));
-    assert_false(s->cpu.sysflags & FLAG_IF);
+    assert_false(s->cpu.iflag);
     assert_true(RUN(s, "\xfb"));
     assert_true(s->cpu.shadow);
     assert_true(RUN(s, "\x0f\x01\xcb"));

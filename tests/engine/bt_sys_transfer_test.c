@@ -587,7 +587,7 @@ static void test_sysenter_sysexit(void **state)
     assert_int_equal(sp(s), AT_STACK0);
     assert_int_equal(cpu->cpl, 0);
     assert_true(cpu->mode & MODE_CODE64);
-    assert_false(cpu->sysflags & FLAG_IF);
+    assert_false(cpu->iflag);
     cpu->gpr[R_RDX] = UINT64_C(0x7fff12345678);
     cpu->gpr[R_RCX] = UINT64_C(0x7ffe00000000);
     assert_true(RUN(s, "\x48\x0f\x35"));

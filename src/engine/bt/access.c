@@ -82,7 +82,7 @@ static void device_write(struct bt_cpu *cpu, uint64_t gpa, const uint8_t *buf, u
 /* #AC: checked for accesses of user code only, when it wants that. */
 static bool misaligned(const struct bt_cpu *cpu, uint64_t lin, unsigned len)
 {
-    return (cpu->mode & MODE_ALIGN) && is_pow2(len) && (lin & (MIN(len, 16u) - 1));
+    return bt_checks_alignment(cpu) && is_pow2(len) && (lin & (MIN(len, 16u) - 1));
 }
 
 /* Fast way through the TLB of the current mode; NULL: miss. */

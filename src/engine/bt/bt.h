@@ -71,7 +71,9 @@ enum bt_mode {
     MODE_AVX = 1 << 8,    /* CR4.OSXSAVE and XCR0.AVX */
     MODE_SLOW = 1 << 9,   /* one instruction with checked, bounced memory accesses: MMIO, page crossings, code
                              pages, debugging */
-    MODE_ALIGN = 1 << 10, /* CPL 3 with CR0.AM and EFLAGS.AC: every access is checked for alignment, in C */
+    MODE_ALIGN =
+        1 << 10, /* all accesses go through C: CPL 3 with CR0.AM and EFLAGS.AC, where they are checked for
+                    alignment; 64-bit code at CPL 1 and 2, which is not known from CPL 0 by its mode */
     MODE_PRECISE = 1 << 11, /* each access is checked for itself; never in cpu->mode */
     MODE_LOOP = 1 << 12, /* a block that branches to itself, from its second round on; never in cpu->mode */
 };
@@ -176,10 +178,15 @@ struct bt_thunks {
 struct bt_cpu {
     /* --- known to translated code by offset (gs:) --- */
     uint64_t gpr[16];
-    uint64_t rip;          /* at exits */
-    uint64_t pc_base;      /* RIP that page offset 0 of the running block's page has */
-    uint32_t status;       /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
-    uint32_t df;           /* 0 or FLAG_DF */
+    uint64_t rip;         /* at exits */
+    uint64_t pc_base;     /* RIP that page offset 0 of the running block's page has */
+    uint32_t status;      /* saved status flags: AH and AL as LAHF and SETO left them (flags.h) */
+    uint32_t df;          /* 0 or FLAG_DF */
+    uint32_t iflag;       /* 0 or FLAG_IF */
+    uint32_t shadow;      /* interrupts are held off for one instruction */
+    uint32_t irq_waiting; /* an interrupt may be waiting for IF */
+    uint64_t sysflags;    /* RFLAGS without status flags, DF and IF */
+    uint64_t kernel_gs_base;
     _Atomic uint32_t kick; /* != 0: come back at the next block */
     uint32_t exit_reason;  /* enum bt_exit */
     uint64_t t0;           /* where bt_enter jumps */
@@ -206,14 +213,13 @@ struct bt_cpu {
     /* --- C only --- */
     struct bt_engine *engine;
     struct bt_link
-        *exit_link;    /* where translated code came out, to be chained; NULL: its block may be gone */
-    unsigned index;    /* = APIC id */
-    uint64_t sysflags; /* RFLAGS without status flags and DF */
+        *exit_link; /* where translated code came out, to be chained; NULL: its block may be gone */
+    unsigned index; /* = APIC id */
     struct x86_segment seg[SEG_COUNT];
     struct x86_table gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4, xcr0, efer;
     uint64_t dr[8];
-    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+    uint64_t star, lstar, cstar, sfmask;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pat, tsc_aux, misc_enable, spec_ctrl, mtrr_def_type;
     uint64_t mtrr_fixed[11], mtrr_base[X86_VAR_MTRRS], mtrr_mask[X86_VAR_MTRRS];
@@ -234,7 +240,6 @@ struct bt_cpu {
         uint64_t code_pages[2 * BT_CODE_PAGES / 64];
     } view[2];
     uint32_t mode;    /* MODE_* bits now (bt_mode_update) */
-    bool shadow;      /* interrupts are held off for one instruction */
     bool trap_shadow; /* after MOV SS and POP SS: debug traps are held off too */
     bool nmi_blocked, nmi_pending;
     bool vec_live; /* guest vectors are in host registers */
@@ -447,6 +452,12 @@ static inline uint64_t bt_rdtsc(const struct bt_cpu *cpu)
 static inline bool bt_long_mode(const struct bt_cpu *cpu)
 {
     return cpu->efer & EFER_LMA;
+}
+
+/* Whether accesses that are not aligned raise #AC. */
+static inline bool bt_checks_alignment(const struct bt_cpu *cpu)
+{
+    return (cpu->mode & MODE_ALIGN) && cpu->cpl == 3;
 }
 
 static inline bool bt_code64(const struct bt_cpu *cpu)

@@ -54,6 +54,7 @@ void bt_cpu_reset(struct bt_cpu *cpu, bool init)
     cpu->status = 0x200;
     cpu->df = 0;
     cpu->sysflags = 0;
+    cpu->iflag = 0;
     cpu->cr0 = RESET_CR0;
     cpu->cr2 = cpu->cr3 = cpu->cr4 = cpu->efer = 0;
     memset(cpu->dr, 0, sizeof(cpu->dr));

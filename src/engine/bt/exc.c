@@ -71,7 +71,8 @@ static bool deliver_real(struct bt_cpu *cpu, const struct delivery *d)
     if (!bt_stack_commit(cpu, &s, 0))
         return false;
     bt_set_sp(cpu, s.sp, s.mask);
-    cpu->sysflags &= ~(FLAG_IF | FLAG_TF | FLAG_AC | FLAG_RF);
+    cpu->sysflags &= ~(FLAG_TF | FLAG_AC | FLAG_RF);
+    cpu->iflag = 0;
     bt_seg_set_real(cpu, SEG_CS, (uint16_t)(entry >> 16));
     cpu->rip = (uint16_t)entry;
     return true;
@@ -106,7 +107,8 @@ static bool handler_segment(struct bt_cpu *cpu, const struct delivery *d, uint16
 static void enter_handler(struct bt_cpu *cpu, const struct x86_segment *cs, unsigned level, uint64_t rip,
                           bool trap_gate)
 {
-    cpu->sysflags &= ~(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (trap_gate ? 0 : FLAG_IF));
+    cpu->sysflags &= ~(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);
+    cpu->iflag = trap_gate ? cpu->iflag : 0;
     bt_cs_set(cpu, cs, level);
     cpu->rip = rip;
 }

@@ -4,7 +4,7 @@
 
 uint64_t bt_rflags(const struct bt_cpu *cpu)
 {
-    return (cpu->sysflags & BT_SYSFLAGS) | bt_status(cpu) | cpu->df | 2;
+    return (cpu->sysflags & BT_SYSFLAGS) | bt_status(cpu) | cpu->df | cpu->iflag | 2;
 }
 
 void bt_set_rflags(struct bt_cpu *cpu, uint64_t rflags)

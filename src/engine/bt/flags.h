@@ -10,7 +10,7 @@
 
 /* What lives in cpu->sysflags. */
 #define BT_SYSFLAGS                                                                                          \
-    (FLAG_TF | FLAG_IF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
+    (FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
 
 #define BT_STATUS_AH (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF)
 
@@ -40,6 +40,7 @@ static inline void bt_flags_store(struct bt_cpu *cpu, uint64_t rflags)
 {
     bt_set_status(cpu, rflags);
     cpu->df = (uint32_t)(rflags & FLAG_DF);
+    cpu->iflag = (uint32_t)(rflags & FLAG_IF);
     cpu->sysflags = rflags & BT_SYSFLAGS;
 }
 

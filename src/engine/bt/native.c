@@ -84,7 +84,7 @@ static bool registers_may(const struct bt_cpu *cpu)
     return seg[SEG_CS].selector == USER_CS && seg[SEG_SS].selector == USER_SS && !seg[SEG_DS].selector &&
            !seg[SEG_ES].selector && !seg[SEG_FS].selector && !seg[SEG_GS].selector &&
            seg[SEG_FS].base < NATIVE_TOP && seg[SEG_GS].base < NATIVE_TOP && cpu->rip < NATIVE_TOP &&
-           (cpu->sysflags & (FLAG_IF | FLAG_IOPL | FLAG_VIF | FLAG_VIP | ODD_FLAGS)) == FLAG_IF &&
+           !(cpu->sysflags & (FLAG_IOPL | FLAG_VIF | FLAG_VIP | ODD_FLAGS)) && cpu->iflag &&
            !cpu->exc.pending && !cpu->pending_db && !cpu->shadow && !cpu->interrupt_pending;
 }
 
@@ -212,8 +212,8 @@ static void put_registers(struct bt_cpu *cpu, const struct user_regs_struct *reg
     bt_seg_set_base(cpu, SEG_FS, regs->fs_base);
     bt_seg_set_base(cpu, SEG_GS, regs->gs_base);
     take_selectors(cpu, regs);
-    bt_set_rflags(cpu, (cpu->sysflags & ~(uint64_t)ODD_FLAGS) |
-                           (regs->eflags & (FLAGS_STATUS | FLAG_DF | ODD_FLAGS)));
+    const uint64_t own = FLAGS_STATUS | FLAG_DF | ODD_FLAGS;
+    bt_set_rflags(cpu, (bt_rflags(cpu) & ~own) | (regs->eflags & own));
 }
 
 static bool send_vectors(struct bt_cpu *cpu, struct native_space *s)

@@ -54,7 +54,7 @@ static bool op_cli(struct bt_cpu *cpu, const struct bt_op *op)
 {
     if (!may_change_if(cpu))
         return bt_raise_error(cpu, VEC_GP, 0);
-    cpu->sysflags &= ~FLAG_IF;
+    cpu->iflag = 0;
     return bt_op_next(cpu, op);
 }
 
@@ -62,9 +62,9 @@ static bool op_sti(struct bt_cpu *cpu, const struct bt_op *op)
 {
     if (!may_change_if(cpu))
         return bt_raise_error(cpu, VEC_GP, 0);
-    if (!(cpu->sysflags & FLAG_IF))
+    if (!cpu->iflag)
         cpu->shadow = true;
-    cpu->sysflags |= FLAG_IF;
+    cpu->iflag = FLAG_IF;
     return bt_op_next(cpu, op);
 }
 

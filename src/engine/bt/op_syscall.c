@@ -73,7 +73,8 @@ static bool op_sysenter(struct bt_cpu *cpu, const struct bt_op *op)
     uint16_t cs = (uint16_t)cpu->sysenter_cs;
     if (!(cpu->cr0 & CR0_PE) || bt_selector_null(cs))
         return bt_raise_error(cpu, VEC_GP, 0);
-    cpu->sysflags &= ~(FLAG_VM | FLAG_IF | FLAG_RF);
+    cpu->sysflags &= ~(FLAG_VM | FLAG_RF);
+    cpu->iflag = 0;
     bt_flat_cs_ss(cpu, cs, (uint16_t)((cs & 0xfffc) + 8), 0, long_mode ? 64 : 32);
     cpu->gpr[R_RSP] = bt_zext(cpu->sysenter_esp, long_mode ? 8 : 4);
     cpu->rip = bt_zext(cpu->sysenter_eip, long_mode ? 8 : 4);

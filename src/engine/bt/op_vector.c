@@ -149,7 +149,7 @@ static bool store_bytes(struct bt_cpu *cpu, const struct bt_op *op, const uint8_
             blame_whole_access(&cpu->exc, i);
             return false;
         }
-    if ((cpu->mode & MODE_ALIGN) && (bt_zext(cpu->gpr[R_RDI], in->addrsize) & (count - 1)))
+    if (bt_checks_alignment(cpu) && (bt_zext(cpu->gpr[R_RDI], in->addrsize) & (count - 1)))
         return bt_raise_error(cpu, VEC_AC, 0);
     for (unsigned i = 0; i < count; i++)
         if ((mask[i] & 0x80) &&

@@ -116,6 +116,7 @@ void bt_mode_update(struct bt_cpu *cpu)
         mode |= MODE_SMAP;
         tlb = BT_TLB_KERNEL_SMAP;
     }
+    mode |= cpu->cpl % 3 && (mode & MODE_CODE64) ? MODE_ALIGN : 0; /* CPL 1 and 2 */
     mode |= cpu->cr0 & (CR0_TS | CR0_EM) ? MODE_NO_FPU : 0;
     mode |= cpu->cr4 & CR4_OSFXSR ? MODE_SSE : 0;
     mode |= (cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & 6) == 6 ? MODE_AVX : 0;
@@ -377,8 +378,7 @@ static void take_events(struct bt_cpu *cpu)
 
 static bool deliverable(struct bt_cpu *cpu)
 {
-    return (cpu->nmi_pending && !cpu->nmi_blocked) ||
-           ((cpu->sysflags & FLAG_IF) && bt_lapic_pending(cpu->lapic));
+    return (cpu->nmi_pending && !cpu->nmi_blocked) || (cpu->iflag && bt_lapic_pending(cpu->lapic));
 }
 
 /* Delivers at most one thing. */
@@ -405,9 +405,10 @@ static void deliver_events(struct bt_cpu *cpu)
         deliver_nmi(cpu);
         return;
     }
-    if (!(cpu->sysflags & FLAG_IF))
-        return; /* looked at again when IF is set: every such instruction is executed by C */
-    if (bt_lapic_pending(cpu->lapic))
+    bool waiting = bt_lapic_pending(cpu->lapic);
+    /* Looked at again when IF is set: by C, or, when one is waiting, by STI's coming out. */
+    cpu->irq_waiting = waiting && !cpu->iflag;
+    if (waiting && cpu->iflag)
         deliver_interrupt(cpu);
     else
         cpu->event_check = false;
@@ -486,6 +487,7 @@ static void step(struct bt_cpu *cpu)
                      : cpu->exit_reason == BT_EXIT_PRECISE       ? MODE_PRECISE
                                                                  : 0;
     bool done = run_blocks(cpu, extra);
+    cpu->event_check |= cpu->shadow; /* STI came out */
     if (done) {
         cpu->stat_exits[cpu->exit_reason]++;
         if (cpu->exit_reason == BT_EXIT_OP)

@@ -83,7 +83,7 @@ bool bt_stack_commit(struct bt_cpu *cpu, struct bt_stack *s, uint32_t error)
         if (!bt_translate(cpu, span_linear(s, 0), s->access, &gpa, NULL))
             return false;
     }
-    if ((cpu->mode & MODE_ALIGN) && !(s->access & BT_IMPLICIT) && (span_linear(s, low) & (s->size - 1))) {
+    if (bt_checks_alignment(cpu) && !(s->access & BT_IMPLICIT) && (span_linear(s, low) & (s->size - 1))) {
         uint64_t gpa;
         return bt_translate(cpu, span_linear(s, low), s->access, &gpa, NULL) &&
                bt_raise_error(cpu, VEC_AC, 0);

@@ -167,6 +167,8 @@ static bool has_flow_form(const struct x86_insn *insn)
         return is_near_reg(insn);
     case ZYDIS_MNEMONIC_LEAVE:
         return true;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        return insn->opsize == 8;
     case ZYDIS_MNEMONIC_CALL:
         return insn->imm_relative || (insn->map == 0 && insn->opcode == 0xff && group == 0x10);
     case ZYDIS_MNEMONIC_JMP:
@@ -201,6 +203,9 @@ static void emit_flow(struct tr *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_LEAVE:
         tr_leave(t, insn);
         break;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        tr_pushf(t);
+        break;
     case ZYDIS_MNEMONIC_CALL:
         tr_call(t, insn);
         break;
@@ -233,6 +238,12 @@ static bool flow_mode(const struct tr *t, const struct x86_insn *insn)
            (!insn->mem.present || tr_direct_mem(t, insn));
 }
 
+/* At CPL 0 in 64-bit mode: MODE_ALIGN is set at 1 and 2. */
+static bool is_kernel(const struct tr *t)
+{
+    return tr_flat(t) && (t->mode & MODE_CODE64) && !(t->mode & MODE_USER);
+}
+
 enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
 {
     if ((insn->hidden_mem || insn->branch) && has_flow_form(insn) && flow_mode(t, insn))
@@ -243,6 +254,12 @@ enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_CLD:
     case ZYDIS_MNEMONIC_STD:
         return FORM_DF;
+    case ZYDIS_MNEMONIC_CLI:
+        return is_kernel(t) ? FORM_CLI : FORM_OP;
+    case ZYDIS_MNEMONIC_STI:
+        return is_kernel(t) ? FORM_STI : FORM_OP;
+    case ZYDIS_MNEMONIC_SWAPGS:
+        return is_kernel(t) ? FORM_SWAPGS : FORM_OP;
     case ZYDIS_MNEMONIC_ENDBR32: /* without CET these do nothing */
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_RDSSPD:
@@ -263,6 +280,62 @@ enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
     return tr_is_native(insn) ? FORM_NATIVE : FORM_OP;
 }
 
+/* To the instruction at `target` by run.c, which has just that one run before an interrupt. The flags are
+ * saved. */
+static void leave_in_shadow(struct tr *t, int32_t target)
+{
+    emit_store_imm32(&t->e, CPU(shadow), 1);
+    load_rip(t, target);
+    leave(t, BT_EXIT_LOOKUP);
+}
+
+/*
+ * Interrupts come between blocks only. So the instruction after STI runs before them when it is in the same
+ * block and none has been waiting; else run.c sees to it.
+ */
+static void emit_sti(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    emit_store_imm32(e, CPU(iflag), FLAG_IF);
+    if (t->i + 1 == t->count) {
+        tr_need_saved_flags(t);
+        leave_in_shadow(t, tr_next_off(t));
+        t->ended = true;
+        return;
+    }
+    tr_clobber_flags(t);
+    emit_cmp_mem_imm8(e, 4, CPU(irq_waiting), 0);
+    struct stub *s = tr_stub(t, STUB_STI, emit_jcc(e, CC_NE));
+    if (s)
+        s->target = tr_next_off(t);
+}
+
+static void stub_sti(struct tr *t, struct stub *s)
+{
+    t->producer = s->producer;
+    if (!s->flags_saved) {
+        tr_regen_flags(t);
+        emit_save_flags(&t->e, T1);
+    }
+    leave_in_shadow(t, s->target);
+}
+
+/* The bases of GS change places. Accesses before and after have nothing in common, so the block ends. */
+static void emit_swapgs(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    const struct host_mem copy = CPU_AT(offsetof(struct bt_cpu, seg_base) + 8u * SEG_GS);
+    emit_load(e, 8, T0, copy);
+    emit_load(e, 8, tr_scratch(t), CPU(kernel_gs_base));
+    emit_store(e, 8, copy, T1);
+    emit_store(e, 8,
+               CPU_AT(offsetof(struct bt_cpu, seg) + sizeof(struct x86_segment) * SEG_GS +
+                      offsetof(struct x86_segment, base)),
+               T1);
+    emit_store(e, 8, CPU(kernel_gs_base), T0);
+    tr_exit_direct(t, 1, tr_next_off(t));
+}
+
 void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
 {
     switch (form) {
@@ -274,6 +347,15 @@ void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
         break;
     case FORM_DF:
         emit_store_imm32(&t->e, CPU(df), insn->mnemonic == ZYDIS_MNEMONIC_STD ? FLAG_DF : 0);
+        break;
+    case FORM_CLI:
+        emit_store_imm32(&t->e, CPU(iflag), 0);
+        break;
+    case FORM_STI:
+        emit_sti(t);
+        break;
+    case FORM_SWAPGS:
+        emit_swapgs(t);
         break;
     case FORM_BIT_STRING:
         tr_bit_string(t, insn);
@@ -382,6 +464,9 @@ void tr_emit_stubs(struct tr *t)
             break;
         case STUB_POLL:
             stub_start(t, s, BT_EXIT_POLL);
+            break;
+        case STUB_STI:
+            stub_sti(t, s);
             break;
         case STUB_MOVED:
             stub_start(t, s, BT_EXIT_MOVED);

@@ -131,6 +131,7 @@ static void add_flow(struct plan *p, unsigned i)
     int64_t size = insn->opsize;
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_PUSHFQ:
     case ZYDIS_MNEMONIC_CALL:
         if (insn->mem.present)
             add_operand(p, i, TR_OPERAND, insn->opsize);
@@ -209,11 +210,10 @@ static void follow_values(struct plan *p, const struct x86_insn *insn, enum tr_f
     unsigned from, to;
     if (form == FORM_FLOW) {
         uint16_t written = insn->gpr_written;
-        if (insn->mnemonic == ZYDIS_MNEMONIC_PUSH || insn->mnemonic == ZYDIS_MNEMONIC_POP) {
-            p->value[R_RSP].delta += insn->mnemonic == ZYDIS_MNEMONIC_PUSH ? -insn->opsize : insn->opsize;
-            written = insn->mnemonic == ZYDIS_MNEMONIC_POP
-                          ? (uint16_t)BIT(insn->opreg.kind == FIELD_GPR ? insn->opreg.reg : insn->rm.reg)
-                          : 0;
+        bool pop = insn->mnemonic == ZYDIS_MNEMONIC_POP;
+        if (pop || insn->mnemonic == ZYDIS_MNEMONIC_PUSH || insn->mnemonic == ZYDIS_MNEMONIC_PUSHFQ) {
+            p->value[R_RSP].delta += pop ? insn->opsize : -insn->opsize;
+            written = pop ? (uint16_t)BIT(insn->opreg.kind == FIELD_GPR ? insn->opreg.reg : insn->rm.reg) : 0;
         } else if (insn->mnemonic == ZYDIS_MNEMONIC_LEAVE) {
             p->value[R_RSP] = p->value[R_RBP];
             p->value[R_RSP].delta += insn->opsize;

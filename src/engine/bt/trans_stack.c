@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Stack instructions in flat modes, operand size 4 or 8: PUSH, POP, CALL, RET, LEAVE. */
+#include "engine/bt/flags.h"
 #include "engine/bt/translate.h"
 
 static void move_stack(struct tr *t, unsigned size, int32_t by)
@@ -53,6 +54,30 @@ void tr_push_mem(struct tr *t, const struct x86_insn *insn)
     emit_load(&t->e, 8, value, CPU(spill));
     emit_store(&t->e, size, to, value);
     move_stack(t, size, -(int32_t)size);
+}
+
+/* 64-bit PUSHF. RF is clear while blocks run, VM in 64-bit mode. */
+void tr_pushf(struct tr *t)
+{
+    struct emitter *e = &t->e;
+    tr_need_saved_flags(t);
+    emit_load(e, 4, T0, CPU(status)); /* see flags.h */
+    emit_alu_imm(e, ALU_AND, 4, T0, 1);
+    emit_shift(e, SHIFT_SHL, 4, T0, 11); /* OF */
+    emit_store(e, 8, CPU(spill), T0);
+    t->flags_host = false;
+    struct host_mem to = tr_mem(t, TR_STACK);
+    uint8_t value = free_scratch(t, &to);
+    emit_load(e, 4, value, CPU(status));
+    emit_shift(e, SHIFT_SHR, 4, value, 8);
+    emit_alu_imm(e, ALU_AND, 4, value, BT_STATUS_AH);
+    emit_alu_mem(e, ALU_OR, 8, value, CPU(spill));
+    emit_alu_mem(e, ALU_OR, 4, value, CPU(df));
+    emit_alu_mem(e, ALU_OR, 4, value, CPU(iflag));
+    emit_alu_mem(e, ALU_OR, 8, value, CPU(sysflags));
+    emit_alu_imm(e, ALU_OR, 4, value, 2);
+    emit_store(e, 8, to, value);
+    move_stack(t, 8, -8);
 }
 
 void tr_pop_gpr(struct tr *t, const struct x86_insn *insn)

@@ -86,7 +86,7 @@ static unsigned code_size(uint32_t mode)
 
 static bool ends_block(const struct tr *t, const struct x86_insn *insn, enum tr_form form)
 {
-    return form == FORM_OP || insn->branch || (t->mode & MODE_SLOW);
+    return form == FORM_OP || form == FORM_SWAPGS || insn->branch || (t->mode & MODE_SLOW);
 }
 
 /* Decides how instruction i is executed. */

@@ -73,7 +73,7 @@ enum tr_regen {
     REGEN_SUB,
 };
 
-enum stub_kind { STUB_ACCESS, STUB_EXIT, STUB_LINK, STUB_POLL, STUB_MOVED };
+enum stub_kind { STUB_ACCESS, STUB_EXIT, STUB_LINK, STUB_POLL, STUB_MOVED, STUB_STI };
 
 struct stub {
     enum stub_kind kind;
@@ -94,6 +94,9 @@ enum tr_form {
     FORM_LEA,
     FORM_DF,         /* CLD, STD: DF is kept in cpu->df, the host's stays clear */
     FORM_BIT_STRING, /* BT family with a bit number in a register and an operand in memory */
+    FORM_CLI,
+    FORM_STI,
+    FORM_SWAPGS,
     FORM_NOTHING,
     FORM_OP, /* C executes it; ends the block */
 };
@@ -287,6 +290,7 @@ void tr_exit_indirect(struct tr *t, int32_t rsp_undo);
 void tr_push_gpr(struct tr *t, const struct x86_insn *insn);
 void tr_push_imm(struct tr *t, const struct x86_insn *insn);
 void tr_push_mem(struct tr *t, const struct x86_insn *insn);
+void tr_pushf(struct tr *t);
 void tr_pop_gpr(struct tr *t, const struct x86_insn *insn);
 void tr_call(struct tr *t, const struct x86_insn *insn);
 void tr_ret(struct tr *t, const struct x86_insn *insn);
