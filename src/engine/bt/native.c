@@ -41,6 +41,7 @@ struct bt_native {
     unsigned found, wanted;              /* how often, and how often it takes */
     uint64_t hot;                        /* CR3 */
     uint64_t burst;                      /* average stay, TSC ticks */
+    uint64_t refused, refused_cr3;       /* the last page of code that was left to the translator */
     bool unavailable;
     uint8_t area[NATIVE_XSTATE_MAX] __attribute__((aligned(64)));
 };
@@ -53,6 +54,7 @@ static struct bt_native *native_of(struct bt_cpu *cpu)
     if (n) {
         memset(n, 0, sizeof(*n));
         n->wanted = 1;
+        n->refused = UINT64_MAX;
     }
     cpu->native = n;
     return n;
@@ -90,6 +92,8 @@ static bool registers_may(const struct bt_cpu *cpu)
 
 void bt_native_sample(struct bt_cpu *cpu)
 {
+    if (cpu->native)
+        cpu->native->refused = UINT64_MAX; /* perhaps it only was being written */
     if (cpu->engine->config.native != ENGINE_NATIVE_AUTO || !space_may(cpu))
         return;
     struct bt_native *n = native_of(cpu);
@@ -288,9 +292,14 @@ static bool stay(struct bt_cpu *cpu, struct native_space *s, struct user_regs_st
         if (stop == NATIVE_STOP_KICKED)
             continue;
         if (stop == NATIVE_STOP_ACCESS) {
-            enum native_fill fill = native_space_fill(cpu, s, address, is_fetch(regs, address));
+            bool fetch = is_fetch(regs, address);
+            enum native_fill fill = native_space_fill(cpu, s, address, fetch);
             if (fill == NATIVE_FILLED && native_child_set(s->child, regs))
                 continue;
+            if (fill == NATIVE_REFUSED && fetch) {
+                cpu->native->refused = round_down(address, GUEST_PAGE_SIZE);
+                cpu->native->refused_cr3 = cpu->cr3;
+            }
             if (fill == NATIVE_REFUSED)
                 return true;
             s->cr3 = UINT64_MAX; /* the registers are good, the process is not */
@@ -326,8 +335,10 @@ void bt_native_run(struct bt_cpu *cpu)
     struct user_regs_struct regs;
     struct bt_native *n = native_of(cpu);
     if (!n || n->unavailable || !registers_may(cpu) || !space_may(cpu) ||
-        (cpu->engine->config.native != ENGINE_NATIVE_ALWAYS && n->hot != cpu->cr3))
+        (cpu->engine->config.native != ENGINE_NATIVE_ALWAYS && n->hot != cpu->cr3) ||
+        (n->refused == round_down(cpu->rip, GUEST_PAGE_SIZE) && n->refused_cr3 == cpu->cr3))
         return;
+    n->refused = UINT64_MAX;
     struct native_space *s = space_of(cpu);
     if (!s)
         return;

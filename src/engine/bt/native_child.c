@@ -161,8 +161,7 @@ static int start_child(void *opaque)
     struct start *s = opaque;
     struct native_child *child = s->child;
     bool ok = !syscall(SYS_close_range, 0, ~0U, CLOSE_RANGE_CLOEXEC) &&
-              (child->args_fd = fcntl(s->args_fd, F_DUPFD, 0)) >= 0 &&
-              (child->region_fd[NATIVE_COPIES] = fcntl(child->copies_fd, F_DUPFD, 0)) >= 0;
+              (child->args_fd = fcntl(s->args_fd, F_DUPFD, 0)) >= 0;
     for (unsigned i = 0; ok && i < s->memory->region_count; i++) {
         child->region_fd[i] = -1;
         if (s->memory->region[i].fd >= 0)
@@ -304,13 +303,12 @@ struct native_child *native_child_new(const struct guest_memory *memory, struct 
         error_set_errno(err, ENOMEM, "cannot make a process for native code");
         return NULL;
     }
-    *child = (struct native_child){.pid = -1, .pid_fd = -1, .copies_fd = -1, .ops = MAP_FAILED};
+    *child = (struct native_child){.pid = -1, .pid_fd = -1, .ops = MAP_FAILED};
     struct start s = {.child = child, .memory = memory, .program_fd = make_program(err), .args_fd = -1};
     if (s.program_fd < 0)
         goto fail;
     s.args_fd = memfd_create("ruche-native-ops", MFD_CLOEXEC);
-    child->copies_fd = memfd_create("ruche-native-code", MFD_CLOEXEC);
-    if (s.args_fd >= 0 && child->copies_fd >= 0 && !ftruncate(s.args_fd, ARGS_SIZE))
+    if (s.args_fd >= 0 && !ftruncate(s.args_fd, ARGS_SIZE))
         child->ops = mmap(NULL, ARGS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, s.args_fd, 0);
     if (child->ops == MAP_FAILED) {
         error_set_errno(err, errno, "cannot share memory with a process for native code");
@@ -347,8 +345,6 @@ void native_child_free(struct native_child *child)
     }
     if (child->pid_fd >= 0)
         close(child->pid_fd);
-    if (child->copies_fd >= 0)
-        close(child->copies_fd);
     if (child->ops != MAP_FAILED)
         munmap(child->ops, ARGS_SIZE);
     free(child);
@@ -370,11 +366,6 @@ bool native_child_clear(struct native_child *child)
     return add_op(child, SYS_munmap, 0, NATIVE_STUB, 0, 0, 0, 0) &&
            add_op(child, SYS_munmap, NATIVE_STUB_END, NATIVE_TOP - NATIVE_STUB_END, 0, 0, 0, 0) &&
            native_child_flush(child);
-}
-
-bool native_child_copy(struct native_child *child, unsigned n, const uint8_t page[4096])
-{
-    return pwrite(child->copies_fd, page, GUEST_PAGE_SIZE, (off_t)n * GUEST_PAGE_SIZE) == GUEST_PAGE_SIZE;
 }
 
 bool native_child_get(struct native_child *child, struct user_regs_struct *regs)

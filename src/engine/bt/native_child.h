@@ -31,12 +31,11 @@ struct error;
 struct native_child {
     pid_t pid;
     int pid_fd;
-    struct native_op *ops;               /* NATIVE_OPS_MAX of them, read by the process */
-    unsigned op_count;                   /* waiting for native_child_flush */
-    unsigned xstate_size;                /* of the host's XSAVE area, bytes */
-    int copies_fd;                       /* here: pages of our making that it may map */
-    int region_fd[GUEST_REGION_MAX + 1]; /* there; the last is that of the copies */
-    int args_fd;                         /* there, before it has mapped the ops */
+    struct native_op *ops;           /* NATIVE_OPS_MAX of them, read by the process */
+    unsigned op_count;               /* waiting for native_child_flush */
+    unsigned xstate_size;            /* of the host's XSAVE area, bytes */
+    int region_fd[GUEST_REGION_MAX]; /* there */
+    int args_fd;                     /* there, before it has mapped the ops */
 };
 
 /* Why user code came back. */
@@ -64,11 +63,6 @@ bool native_child_map(struct native_child *child, uint64_t lin, uint64_t len, un
 bool native_child_flush(struct native_child *child);
 /* Nothing is mapped any more but our pages. */
 bool native_child_clear(struct native_child *child);
-
-/* Instead of a region: copies, page by page. */
-#define NATIVE_COPIES GUEST_REGION_MAX
-/* Makes copy number n. */
-bool native_child_copy(struct native_child *child, unsigned n, const uint8_t page[4096]);
 
 /* Registers; the vectors as an XSAVE area in standard form of xstate_size bytes. */
 bool native_child_get(struct native_child *child, struct user_regs_struct *regs);

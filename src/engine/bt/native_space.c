@@ -15,7 +15,6 @@
 /* The host allows some 65000 mappings in a process. */
 #define PAGES_MAX   16384u
 #define PAGES_FIRST 256u
-#define COPIES_MAX  1024u
 
 static uint64_t size_of(const struct native_page *page)
 {
@@ -114,9 +113,6 @@ static bool flush(struct native_space *s)
 static bool show_page(struct bt_cpu *cpu, struct native_space *s, const struct native_page *page)
 {
     const struct guest_memory *mem = cpu->engine->config.memory;
-    if (page->copy)
-        return show(s, page->lin, GUEST_PAGE_SIZE, NATIVE_COPIES, (page->copy - 1u) * GUEST_PAGE_SIZE,
-                    page->prot);
     for (unsigned i = 0; i < mem->region_count; i++) {
         const struct guest_region *r = &mem->region[i];
         if (page->gpa - r->gpa < r->size)
@@ -144,9 +140,7 @@ static bool may_write(struct bt_cpu *cpu, const struct native_page *page)
     return !has_code(cpu, page);
 }
 
-/* Makes the code in a page fit to run natively. False: it is not. */
-static bool may_execute(struct bt_cpu *cpu, struct native_space *s, const uint8_t *code,
-                        struct native_page *page)
+static bool may_execute(struct bt_cpu *cpu, const uint8_t *code, struct native_page *page)
 {
     uint8_t bytes[GUEST_PAGE_SIZE + X86_INSN_MAX];
     struct bt_walk w;
@@ -162,18 +156,12 @@ static bool may_execute(struct bt_cpu *cpu, struct native_space *s, const uint8_
         memcpy(bytes + len, next ? next : bytes, next ? X86_INSN_MAX : 0);
         len += next ? X86_INSN_MAX : 0;
     }
-    enum native_code what = native_code_prepare(bytes, len);
-    if (what == NATIVE_CODE_CHANGED) {
-        if (s->copies == COPIES_MAX || !native_child_copy(s->child, s->copies, bytes))
-            return false;
-        page->copy = (uint16_t)++s->copies;
-    }
-    return what != NATIVE_CODE_REFUSED;
+    return native_code_fits(bytes, len);
 }
 
 /* What a walk found as a page to be mapped; `fetch`: to execute it is wanted. False: no plain memory. */
-static bool describe(struct bt_cpu *cpu, struct native_space *s, uint64_t lin, const struct bt_walk *w,
-                     bool fetch, struct native_page *page)
+static bool describe(struct bt_cpu *cpu, uint64_t lin, const struct bt_walk *w, bool fetch,
+                     struct native_page *page)
 {
     uint64_t size = w->large ? LARGE_SIZE : GUEST_PAGE_SIZE;
     *page = (struct native_page){
@@ -187,7 +175,7 @@ static bool describe(struct bt_cpu *cpu, struct native_space *s, uint64_t lin, c
     if (w->writable && w->dirty && r->flags != REGION_ROM && may_write(cpu, page))
         page->prot |= PROT_WRITE;
     if (fetch && !w->nx && !w->writable && !w->large &&
-        may_execute(cpu, s, r->host + (page->gpa - r->gpa), page))
+        may_execute(cpu, r->host + (page->gpa - r->gpa), page))
         page->prot |= PROT_EXEC;
     return true;
 }
@@ -209,7 +197,7 @@ static bool fill_around(struct bt_cpu *cpu, struct native_space *s, uint64_t lin
         struct bt_walk w;
         struct native_page page;
         if (!find(s, at) && bt_walk64(cpu, at, &w) && w.user && w.accessed && !w.large &&
-            describe(cpu, s, at, &w, fetch, &page) && !add(cpu, s, &page))
+            describe(cpu, at, &w, fetch, &page) && !add(cpu, s, &page))
             return false;
     }
     return true;
@@ -228,8 +216,7 @@ enum native_fill native_space_fill(struct bt_cpu *cpu, struct native_space *spac
                                              : BT_READ,
                       &gpa, NULL) ||
         !bt_walk64(cpu, lin, &w) ||
-        !describe(cpu, space, lin, &w, fetch || (old && (old->prot & PROT_EXEC)), &page) ||
-        !(page.prot & wanted)) {
+        !describe(cpu, lin, &w, fetch || (old && (old->prot & PROT_EXEC)), &page) || !(page.prot & wanted)) {
         cpu->exc.pending = false;
         return NATIVE_REFUSED;
     }
@@ -304,7 +291,8 @@ void native_space_mark_dirty(struct bt_cpu *cpu, const struct native_space *spac
 bool native_space_clear(struct native_space *space)
 {
     bool any = space->count;
-    space->count = space->copies = 0;
+    space->count = 0;
+    space->vectors_known = false; /* what the host has beyond them must not stay */
     space->run.len = 0;
     if (any)
         enter_all(space);

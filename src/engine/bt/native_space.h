@@ -17,7 +17,6 @@ struct native_page {
     uint64_t lin, gpa;
     uint8_t prot; /* PROT_* */
     bool large;
-    uint16_t copy;    /* number of the changed copy that is shown instead, + 1; 0: the page itself */
     uint32_t version; /* of code, as the cache has it */
 };
 
@@ -32,7 +31,6 @@ struct native_space {
     uint64_t used;            /* for replacing the one that has not been used for longest */
     uint8_t vectors[X86_XSAVE_MAX] __attribute__((aligned(64))); /* that the process has */
     bool vectors_known;
-    unsigned copies; /* made so far */
     /* Mapping calls that are one as far as they go on evenly. */
     struct {
         uint64_t lin, len, offset;
@@ -60,16 +58,11 @@ void native_space_free(struct native_space *space);
 
 /* ---- native_scan.c ---- */
 
-enum native_code {
-    NATIVE_CODE_AS_IS,
-    NATIVE_CODE_CHANGED, /* as it is now */
-    NATIVE_CODE_REFUSED,
-};
 /*
- * Makes a copy of a page of code fit to run natively: without instructions that do something else there than
- * in the guest and do not fault. `len` is its size and that of what is known of the next page, which an
- * instruction may go on in: up to X86_INSN_MAX bytes.
+ * Whether a page of code is fit to run natively: has no instructions that do something else there than in the
+ * guest and do not fault. `len` is its size and that of what is known of the next page, which an instruction
+ * may go on in: up to X86_INSN_MAX bytes.
  */
-enum native_code native_code_prepare(uint8_t *page, unsigned len);
+bool native_code_fits(const uint8_t *page, unsigned len);
 
 #endif
