@@ -75,6 +75,7 @@ static bool space_may(const struct bt_cpu *cpu)
 {
     const uint32_t mode = MODE_CODE64 | MODE_USER | MODE_FLAT | MODE_SSE | MODE_AVX;
     return (cpu->mode & (mode | MODE_NO_FPU | MODE_ALIGN)) == mode && !(cpu->dr[7] & 0xff) &&
+           (cpu->efer & EFER_SCE) && /* else SYSCALL must leave RCX and R11 as they are */
            cpu->xcr0 == bt_vec_components(cpu) && !cpu->engine->config.memory->private &&
            !atomic_load_explicit(&cpu->engine->dirty, memory_order_relaxed);
 }
@@ -208,16 +209,48 @@ static void take_selectors(struct bt_cpu *cpu, const struct user_regs_struct *re
             cpu->exc.pending = false; /* it stays null: the guest has no such descriptor */
 }
 
+/* The code segment, when a far transfer has changed it: the host has one of 32 bits too. */
+static void take_code_segment(struct bt_cpu *cpu, const struct user_regs_struct *regs)
+{
+    struct bt_desc d;
+    if (regs->cs == USER_CS)
+        return;
+    if (bt_desc_read(cpu, (uint16_t)regs->cs, VEC_GP, 0, &d) && bt_desc_present(&d) && bt_desc_code(&d) &&
+        !bt_desc_conforming(&d) && bt_desc_dpl(&d) == 3 && bt_desc_mark_accessed(cpu, &d))
+        bt_desc_segment(&d, (uint16_t)regs->cs, &cpu->seg[SEG_CS]);
+    cpu->exc.pending = false; /* the guest has no such descriptor: it stays in the old one */
+}
+
+/*
+ * Bases of FS and GS. Where the guest has not allowed WRFSBASE and WRGSBASE, what they wrote is taken back:
+ * its kernel may rely on what only it can have written. 0 is what a null selector leaves.
+ */
+static void take_bases(struct bt_cpu *cpu, const struct user_regs_struct *regs)
+{
+    bool allowed = cpu->cr4 & CR4_FSGSBASE;
+    if (allowed || !regs->fs_base)
+        bt_seg_set_base(cpu, SEG_FS, regs->fs_base);
+    if (allowed || !regs->gs_base)
+        bt_seg_set_base(cpu, SEG_GS, regs->gs_base);
+}
+
 static void put_registers(struct bt_cpu *cpu, const struct user_regs_struct *regs)
 {
     for (unsigned i = 0; i < 16; i++)
         memcpy(&cpu->gpr[i], (const uint8_t *)regs + reg_of[i], sizeof(uint64_t));
+    if (cpu->rip != regs->rip) { /* what the last block left behind is not about this place */
+        cpu->sysflags &= ~FLAG_RF;
+        cpu->exit_reason = BT_EXIT_NONE;
+        cpu->exit_link = 0;
+        cpu->branch_off = BT_NO_BRANCH;
+    }
     cpu->rip = regs->rip;
-    bt_seg_set_base(cpu, SEG_FS, regs->fs_base);
-    bt_seg_set_base(cpu, SEG_GS, regs->gs_base);
     take_selectors(cpu, regs);
+    take_bases(cpu, regs);
+    take_code_segment(cpu, regs);
     const uint64_t own = FLAGS_STATUS | FLAG_DF | ODD_FLAGS;
     bt_set_rflags(cpu, (bt_rflags(cpu) & ~own) | (regs->eflags & own));
+    bt_mode_update(cpu); /* AC, and perhaps CS */
 }
 
 static bool send_vectors(struct bt_cpu *cpu, struct native_space *s)
@@ -266,7 +299,7 @@ static void step_back(struct bt_cpu *cpu, struct user_regs_struct *regs, enum na
     if (stop == NATIVE_STOP_SYSCALL) {
         regs->rip -= 2;
         regs->rax = regs->orig_rax;
-    } else if (regs->eflags & FLAG_TF) {
+    } else if (stop == NATIVE_STOP_STEP) {
         cpu->pending_db |= DR6_BS; /* an instruction that user code has stepped by itself */
     } else if (code_is(cpu, regs->rip - 1, 0xcc, -1) || code_is(cpu, regs->rip - 1, 0xf1, -1)) {
         regs->rip -= 1;
@@ -305,7 +338,7 @@ static bool stay(struct bt_cpu *cpu, struct native_space *s, struct user_regs_st
             s->cr3 = UINT64_MAX; /* the registers are good, the process is not */
             return true;
         }
-        if (stop == NATIVE_STOP_SYSCALL || stop == NATIVE_STOP_TRAP)
+        if (stop == NATIVE_STOP_SYSCALL || stop == NATIVE_STOP_TRAP || stop == NATIVE_STOP_STEP)
             step_back(cpu, regs, stop);
         if (stop == NATIVE_STOP_STRAY)
             s->cr3 = UINT64_MAX;

@@ -402,6 +402,15 @@ static enum native_stop segv(struct native_child *child, uint64_t *address)
     return NATIVE_STOP_ACCESS;
 }
 
+/* INT3, INT1, a single step. */
+static enum native_stop trap(struct native_child *child)
+{
+    siginfo_t info;
+    if (ptrace(PTRACE_GETSIGINFO, child->pid, NULL, &info))
+        return NATIVE_STOP_DEAD;
+    return info.si_code == TRAP_TRACE ? NATIVE_STOP_STEP : NATIVE_STOP_TRAP;
+}
+
 enum native_stop native_child_run(struct native_child *child, uint64_t *address)
 {
     int status;
@@ -413,7 +422,7 @@ enum native_stop native_child_run(struct native_child *child, uint64_t *address)
     case SIGTRAP | 0x80:
         return NATIVE_STOP_SYSCALL;
     case SIGTRAP:
-        return NATIVE_STOP_TRAP;
+        return trap(child);
     case SIGSEGV:
         return segv(child, address);
     case INTERRUPT:

@@ -44,6 +44,7 @@ enum native_stop {
     NATIVE_STOP_ACCESS,  /* memory that is not mapped so: at `address` */
     NATIVE_STOP_SYSCALL, /* RIP is behind the instruction */
     NATIVE_STOP_TRAP,    /* INT3 and the like: RIP is behind the instruction */
+    NATIVE_STOP_STEP,    /* behind an instruction that TF has stepped */
     NATIVE_STOP_FAULT,   /* anything else, at RIP */
     NATIVE_STOP_STRAY,   /* a call by another way than SYSCALL, at RIP; the process is not to be used again */
     NATIVE_STOP_DEAD,    /* the process is no more */
