@@ -289,11 +289,11 @@ const char *harness_result_name(enum harness_result result)
 
 /* --- opening and closing --- */
 
-/* NAME[,native=off|always] */
+/* NAME[,native=auto|off|always] */
 static enum engine_native find_native(const char *name)
 {
     const char *comma = name ? strchr(name, ',') : NULL;
-    if (!comma)
+    if (!comma || !strcmp(comma, ",native=auto"))
         return ENGINE_NATIVE_AUTO;
     return !strcmp(comma, ",native=always") ? ENGINE_NATIVE_ALWAYS : ENGINE_NATIVE_OFF;
 }

@@ -62,7 +62,7 @@ enum harness_result {
 };
 
 struct harness_options {
-    const char *engine; /* NAME[,native=off|always]; NULL: the first one that works here */
+    const char *engine; /* NAME[,native=auto|off|always]; NULL: the first one that works here */
     const char *cpu;    /* CPUID model; NULL: "host" */
     unsigned cpu_count; /* 0: 1 */
     uint64_t memory;    /* bytes; 0: 64 MiB */

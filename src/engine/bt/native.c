@@ -372,7 +372,7 @@ void bt_native_run(struct bt_cpu *cpu)
         (n->refused == round_down(cpu->rip, GUEST_PAGE_SIZE) && n->refused_cr3 == cpu->cr3))
         return;
     n->refused = UINT64_MAX;
-    struct native_space *s = space_of(cpu);
+    struct native_space *s = native_space_possible(cpu) ? space_of(cpu) : NULL;
     if (!s)
         return;
     spread_staleness(cpu);

@@ -15,6 +15,8 @@
 /* The host allows some 65000 mappings in a process. */
 #define PAGES_MAX   16384u
 #define PAGES_FIRST 256u
+/* Where the host may let nothing be mapped (vm.mmap_min_addr). */
+#define LOWEST UINT64_C(0x10000)
 
 static uint64_t size_of(const struct native_page *page)
 {
@@ -159,6 +161,16 @@ static bool may_execute(struct bt_cpu *cpu, const uint8_t *code, struct native_p
     return native_code_fits(bytes, len);
 }
 
+bool native_space_possible(struct bt_cpu *cpu)
+{
+    for (uint64_t at = NATIVE_STUB; at < NATIVE_STUB_END; at += GUEST_PAGE_SIZE) {
+        struct bt_walk w;
+        if (bt_walk64(cpu, at, &w))
+            return false;
+    }
+    return true;
+}
+
 /* What a walk found as a page to be mapped; `fetch`: to execute it is wanted. False: no plain memory. */
 static bool describe(struct bt_cpu *cpu, uint64_t lin, const struct bt_walk *w, bool fetch,
                      struct native_page *page)
@@ -167,7 +179,7 @@ static bool describe(struct bt_cpu *cpu, uint64_t lin, const struct bt_walk *w, 
     *page = (struct native_page){
         .lin = round_down(lin, size), .gpa = round_down(w->gpa, size), .prot = PROT_READ, .large = w->large};
     const struct guest_region *r = guest_region_find(cpu->engine->config.memory, page->gpa);
-    if (!r || r->fd < 0 || page->gpa - r->gpa + size > r->size ||
+    if (!r || r->fd < 0 || page->lin < LOWEST || page->gpa - r->gpa + size > r->size ||
         (page->lin < NATIVE_STUB_END && page->lin + size > NATIVE_STUB) || page->lin + size > NATIVE_TOP)
         return false;
     for (uint64_t at = 0; at < size; at += GUEST_PIECE)
@@ -229,6 +241,9 @@ enum native_fill native_space_fill(struct bt_cpu *cpu, struct native_space *spac
     } else {
         ok = add(cpu, space, &page) && (page.large || fill_around(cpu, space, lin, fetch));
     }
+    /* Code was found in what is mapped to be written: perhaps the same page, by another address. */
+    if (ok && atomic_load(&cpu->native_denied) != space->denied)
+        ok = native_space_check(cpu, space);
     return ok && flush(space) ? NATIVE_FILLED : NATIVE_BROKEN;
 }
 
@@ -264,7 +279,8 @@ bool native_space_check(struct bt_cpu *cpu, struct native_space *space)
             ok = show(space, page->lin, size_of(page), 0, 0, 0);
             continue;
         }
-        if (again && (page->prot & PROT_WRITE) && has_code(cpu, page)) {
+        /* What stays must be known as writable again, or nobody asks us the next time. */
+        if (again && (page->prot & PROT_WRITE) && !may_write(cpu, page)) {
             page->prot &= (uint8_t)~PROT_WRITE;
             ok = show_page(cpu, space, page);
         }

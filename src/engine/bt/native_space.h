@@ -45,6 +45,8 @@ enum native_fill {
     NATIVE_BROKEN,  /* the process is of no more use */
 };
 
+/* Whether the guest's address space has nothing where our pages are. */
+bool native_space_possible(struct bt_cpu *cpu);
 /* User code faulted at `lin`; `fetch`: as it fetched an instruction there. */
 enum native_fill native_space_fill(struct bt_cpu *cpu, struct native_space *space, uint64_t lin, bool fetch);
 /* Takes away what the guest's tables no longer say, and rights to write where code is now. False: broken. */
