@@ -37,6 +37,10 @@
 #include "base/error.h"
 #include "base/util.h"
 
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u
+#endif
+
 /* One call for the process to make. */
 struct native_op {
     uint64_t number, argument[6];
@@ -49,6 +53,7 @@ struct native_op {
 #define CODE_OFFSET  0x200u /* in the program's page, behind headers and filter */
 #define FILTER_START 0x100u
 #define FILTER_PROG  0x1c0u
+#define NO_SIGNALS   0x1f0u /* a mask of zeroes */
 #define USER_CS      0x33
 #define USER_SS      0x2b
 #define INTERRUPT    SIGUSR1
@@ -132,7 +137,9 @@ static void write_program(uint8_t *page)
 static int make_program(struct error **err)
 {
     uint8_t page[GUEST_PAGE_SIZE];
-    int fd = memfd_create("ruche-native", MFD_CLOEXEC);
+    int fd = memfd_create("ruche-native", MFD_CLOEXEC | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3, where all are executable */
+        fd = memfd_create("ruche-native", MFD_CLOEXEC);
     write_program(page);
     if (fd >= 0 && pwrite(fd, page, sizeof(page), 0) == (ssize_t)sizeof(page))
         return fd;
@@ -148,6 +155,7 @@ struct start {
     struct native_child *child;
     const struct guest_memory *memory;
     int program_fd, args_fd;
+    pid_t parent;
     int failed; /* errno */
 };
 
@@ -160,7 +168,9 @@ static int start_child(void *opaque)
     static char name[] = "ruche-native", *const argv[] = {name, NULL}, *const envp[] = {NULL};
     struct start *s = opaque;
     struct native_child *child = s->child;
-    bool ok = !syscall(SYS_close_range, 0, ~0U, CLOSE_RANGE_CLOEXEC) &&
+    /* Who is killed before he traces us leaves nothing behind. */
+    bool ok = !prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) && getppid() == s->parent &&
+              !syscall(SYS_close_range, 0, ~0U, CLOSE_RANGE_CLOEXEC) &&
               (child->args_fd = fcntl(s->args_fd, F_DUPFD, 0)) >= 0;
     for (unsigned i = 0; ok && i < s->memory->region_count; i++) {
         child->region_fd[i] = -1;
@@ -182,10 +192,15 @@ static bool spawn(struct start *s, struct error **err)
         error_set_errno(err, errno, "cannot start a process for native code");
         return false;
     }
-    /* No SIGCHLD: nobody else is to hear of it. */
+    /* No SIGCHLD: nobody else is to hear of it. And no signal may find it while it has our handlers and
+     * memory; the program unblocks them itself. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
     child->pid =
         clone(start_child, stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | CLONE_PIDFD, s, &child->pid_fd);
     int saved = child->pid < 0 ? errno : s->failed;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     munmap(stack, STACK_SIZE);
     if (saved) {
         error_set_errno(err, saved, "cannot start a process for native code");
@@ -217,6 +232,31 @@ static bool add_op(struct native_child *child, uint64_t number, uint64_t a, uint
     return true;
 }
 
+/*
+ * Lets our code run to its INT3. Signals from elsewhere are of no interest here: interrupts that were meant
+ * for user code (cpu->kick is looked at), or what a terminal sends to all of us.
+ */
+static bool cont_to_trap(struct native_child *child)
+{
+    int status;
+    for (;;) {
+        if (ptrace(PTRACE_CONT, child->pid, NULL, NULL) || !wait_stopped(child, &status))
+            return false;
+        switch (WSTOPSIG(status)) {
+        case SIGTRAP:
+            return true;
+        case SIGSEGV:
+        case SIGBUS:
+        case SIGILL:
+        case SIGFPE:
+        case SIGSYS:
+            return false;
+        default:
+            break;
+        }
+    }
+}
+
 /* Runs our code from `offset` on until its INT3. */
 static bool run_stub(struct native_child *child, unsigned offset, uint64_t rbx, uint64_t r12)
 {
@@ -227,14 +267,8 @@ static bool run_stub(struct native_child *child, unsigned offset, uint64_t rbx, 
                                     .ss = USER_SS,
                                     .eflags = 0x202,
                                     .orig_rax = ~0ULL};
-    int status;
-    if (!native_child_set(child, &regs))
-        return false;
-    do /* an interrupt that was meant for user code is of no interest here, as cpu->kick is looked at */
-        if (ptrace(PTRACE_CONT, child->pid, NULL, NULL) || !wait_stopped(child, &status))
-            return false;
-    while (WSTOPSIG(status) == INTERRUPT);
-    return WSTOPSIG(status) == SIGTRAP && native_child_get(child, &regs) && !regs.r12;
+    return native_child_set(child, &regs) && cont_to_trap(child) && native_child_get(child, &regs) &&
+           !regs.r12;
 }
 
 bool native_child_get_mxcsr(struct native_child *child, uint32_t *mxcsr)
@@ -269,9 +303,7 @@ static bool call(struct native_child *child, uint64_t number, uint64_t a, uint64
                                     .ss = USER_SS,
                                     .eflags = 0x202,
                                     .orig_rax = ~0ULL};
-    int status;
-    return native_child_set(child, &regs) && !ptrace(PTRACE_CONT, child->pid, NULL, NULL) &&
-           wait_stopped(child, &status) && WSTOPSIG(status) == SIGTRAP && native_child_get(child, &regs) &&
+    return native_child_set(child, &regs) && cont_to_trap(child) && native_child_get(child, &regs) &&
            !regs.r12;
 }
 
@@ -291,6 +323,8 @@ static bool set_up(struct native_child *child)
            add_op(child, SYS_mmap, ARGS_ADDR + OPS_SIZE, ARGS_SIZE - OPS_SIZE, PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_FIXED, (uint64_t)child->args_fd, OPS_SIZE) &&
            add_op(child, SYS_close, (uint64_t)child->args_fd, 0, 0, 0, 0, 0) &&
+           add_op(child, SYS_rt_sigprocmask, SIG_SETMASK, NATIVE_STUB + NO_SIGNALS, 0, sizeof(uint64_t), 0,
+                  0) &&
            add_op(child, SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0, 0) &&
            add_op(child, SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, NATIVE_STUB + FILTER_PROG, 0, 0, 0) &&
            native_child_clear(child);
@@ -304,7 +338,8 @@ struct native_child *native_child_new(const struct guest_memory *memory, struct 
         return NULL;
     }
     *child = (struct native_child){.pid = -1, .pid_fd = -1, .ops = MAP_FAILED};
-    struct start s = {.child = child, .memory = memory, .program_fd = make_program(err), .args_fd = -1};
+    struct start s = {
+        .child = child, .memory = memory, .program_fd = make_program(err), .args_fd = -1, .parent = getpid()};
     if (s.program_fd < 0)
         goto fail;
     s.args_fd = memfd_create("ruche-native-ops", MFD_CLOEXEC);
@@ -425,10 +460,12 @@ enum native_stop native_child_run(struct native_child *child, uint64_t *address)
         return trap(child);
     case SIGSEGV:
         return segv(child, address);
-    case INTERRUPT:
-        return NATIVE_STOP_KICKED;
-    default:
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
         return NATIVE_STOP_FAULT;
+    default: /* INTERRUPT, or what is no business of user code */
+        return NATIVE_STOP_KICKED;
     }
 }
 
