@@ -426,13 +426,14 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
     cpu->stat_tlb_miss++;
     if (desc & DESC_MERGED) /* what is wrong is found out access by access */
         return merged_access(cpu, lin, desc);
-    if ((desc & DESC_ALIGNED) && (lin & (DESC_SIZE(desc) - 1))) {
+    /* Not canonical: a fault, or a tag that was taken away while it was looked at, and then its low bits are
+     * wrong too. The slow way finds out. */
+    bool canonical = bt_canonical_lin(cpu, lin);
+    if (canonical && (desc & DESC_ALIGNED) && (lin & (DESC_SIZE(desc) - 1))) {
         bt_raise_error(cpu, VEC_GP, 0);
         return bt_access_fault(cpu, desc);
     }
-    /* Not canonical: a fault, or a tag that was taken away while it was looked at. The slow way finds out. */
-    if ((lin & 0xfff) + DESC_SIZE(desc) > GUEST_PAGE_SIZE || !bt_canonical_lin(cpu, lin) ||
-        bt_page_watched(cpu, lin)) {
+    if (!canonical || (lin & 0xfff) + DESC_SIZE(desc) > GUEST_PAGE_SIZE || bt_page_watched(cpu, lin)) {
         bt_leave_at(cpu, DESC_OFFSET(desc), BT_EXIT_SLOW);
         return 0;
     }

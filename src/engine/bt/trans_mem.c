@@ -87,8 +87,8 @@ static void look_up(struct tr *t, uint32_t desc, bool keep, unsigned link)
     emit_alu_mem(e, ALU_SUB, 8, T0, MEM_DISP(T1, tag));
     emit_alu_imm(e, ALU_CMP, 8, T0, (int32_t)(GUEST_PAGE_SIZE - DESC_SIZE(desc)));
     struct stub *s = tr_stub(t, STUB_ACCESS, emit_jcc(e, CC_A));
-    if (keep)
-        emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, tag));
+    if (keep) /* by the tag that no other thread takes away meanwhile; it is the same */
+        emit_alu_mem(e, ALU_ADD, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_tlb_entry, read_tag)));
     emit_load(e, 8, T1, MEM_DISP(T1, (int32_t)offsetof(struct bt_tlb_entry, addend)));
     if (!s)
         return;
