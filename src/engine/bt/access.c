@@ -307,6 +307,7 @@ uint64_t bt_callout_post(struct bt_cpu *cpu, uint64_t unused, uint64_t next_off)
         if (!bt_write_lin(cpu, cpu->slow_lin, cpu->bounce + (cpu->slow_lin & 63), cpu->slow_len, BT_WRITE))
             cpu->exc.pending = false;
     } else if (bt_translate(cpu, cpu->slow_lin, BT_WRITE, &gpa, NULL)) {
+        bt_mark_dirty(cpu->engine, gpa); /* the log may have been fetched since PRE */
         code_written(cpu, gpa, cpu->slow_len);
     } else {
         cpu->exc.pending = false;

@@ -358,7 +358,7 @@ void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin);
  * Takes away the fast way to write the page at host address `host` (0: every page). Any thread, the vCPU may
  * be running: a look-up that is under way sees either tag, which differ by bit 63 only (see
  * bt_callout_access). True when there was one; a block that is running may then have passed its check
- * already, and write until the vCPU comes out of it. `doubt`: such pages are marked in the dirty log.
+ * already, and write until the vCPU comes out of it. `doubt`: such pages are noted in doubt_bits.
  */
 bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt);
 
@@ -423,6 +423,8 @@ struct bt_engine {
     struct tr *tr;            /* the translator's workspace; guarded by lock */
     uint64_t *_Atomic dirty;  /* dirty log, a bit for each page by bt_page_index; NULL: off */
     uint64_t *dirty_bits;     /* the memory of `dirty`, kept until close */
+    uint64_t *doubt_bits;     /* pages that a vCPU may be about to write although it was denied */
+    uint64_t doubt_epoch;     /* until all have come out since then; guarded by lock */
     _Atomic bool intr;        /* PIC's INTR */
     pthread_mutex_t lock;     /* translations, links, invalidation */
     uint64_t frozen_tsc;      /* host TSC at which guest time stands still; 0: it runs */

@@ -256,8 +256,7 @@ static void kill_segment(struct bt_engine *engine, struct bt_segment *s)
     engine->cache->stat_evictions++;
 }
 
-/* Every vCPU has been outside of translated code since `epoch` began. */
-static bool grace_passed(struct bt_engine *engine, uint64_t epoch)
+bool bt_cache_grace_passed(struct bt_engine *engine, uint64_t epoch)
 {
     for (unsigned i = 0; i < engine->config.cpu_count; i++) {
         struct bt_cpu *cpu = engine->cpu[i];
@@ -301,7 +300,7 @@ bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
         struct bt_segment *n = &c->segment[next];
         if (n->count && !n->killed_at)
             kill_segment(engine, n);
-        if (n->killed_at && !grace_passed(engine, n->killed_at))
+        if (n->killed_at && !bt_cache_grace_passed(engine, n->killed_at))
             return false;
         n->count = 0;
         n->next = n->start;
@@ -419,7 +418,7 @@ bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
         page->denied_at = ++engine->cache->epoch;
         kick_all(engine);
     }
-    if (page->denied_at && !grace_passed(engine, page->denied_at))
+    if (page->denied_at && !bt_cache_grace_passed(engine, page->denied_at))
         return false;
     page->denied_at = 0;
     return true;

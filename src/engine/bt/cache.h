@@ -134,6 +134,8 @@ void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to
  * read. False: a vCPU may still be in a block that had it; drop the lock, let all come out, try again.
  */
 bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len);
+/* Every vCPU has been outside of translated code since `epoch` began. */
+bool bt_cache_grace_passed(struct bt_engine *engine, uint64_t epoch);
 /*
  * The same for a page whose code is to run natively, all of it; *version is what bt_cache_native_version says
  * until something in it is written.

@@ -75,6 +75,7 @@ static void bt_close(struct engine *engine)
     bt_cache_free(e->cache);
     pthread_mutex_destroy(&e->lock);
     free(e->dirty_bits);
+    free(e->doubt_bits);
     free(e->tr);
     free(e);
 }
@@ -243,16 +244,32 @@ static bool bt_set_state(struct vcpu *v, const struct x86_state *in, struct erro
     return bt_cpu_set_state(cpu_of(v), in, err);
 }
 
-static void deny_all_writes(struct bt_engine *e)
-{
-    for (unsigned i = 0; i < e->config.cpu_count; i++)
-        if (e->cpu[i] && bt_tlb_deny_writes(e->cpu[i], 0, true))
-            bt_request(e->cpu[i], BT_REQ_EVENT); /* a loop checks a page only when it comes to it */
-}
-
 static size_t dirty_words(const struct bt_engine *e)
 {
     return (e->cache->page_count + 63) / 64;
+}
+
+/*
+ * The next write to any page is to be noticed. A vCPU may have passed its check already, and be kept from
+ * writing by the host's scheduler over several fetches: such pages are in doubt until it has come out of
+ * translated code. What is in doubt counts as dirty.
+ */
+static void deny_all_writes(struct bt_engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    if (bt_cache_grace_passed(e, e->doubt_epoch))
+        memset(e->doubt_bits, 0, dirty_words(e) * sizeof(uint64_t));
+    for (unsigned i = 0; i < e->config.cpu_count; i++)
+        if (e->cpu[i])
+            bt_tlb_deny_writes(e->cpu[i], 0, true);
+    e->doubt_epoch = ++e->cache->epoch;
+    pthread_mutex_unlock(&e->lock);
+    for (unsigned i = 0; i < e->config.cpu_count; i++)
+        if (e->cpu[i]) /* a loop checks a page only when it comes to it */
+            bt_request(e->cpu[i], BT_REQ_EVENT);
+    for (size_t i = 0; i < dirty_words(e); i++)
+        if (e->doubt_bits[i])
+            __atomic_fetch_or(&e->dirty_bits[i], e->doubt_bits[i], __ATOMIC_RELAXED);
 }
 
 static bool bt_dirty_start(struct engine *engine, struct error **err)
@@ -260,7 +277,9 @@ static bool bt_dirty_start(struct engine *engine, struct error **err)
     struct bt_engine *e = engine_of(engine);
     if (!e->dirty_bits)
         e->dirty_bits = calloc(dirty_words(e), sizeof(uint64_t));
-    if (!e->dirty_bits) {
+    if (!e->doubt_bits)
+        e->doubt_bits = calloc(dirty_words(e), sizeof(uint64_t));
+    if (!e->dirty_bits || !e->doubt_bits) {
         error_set_errno(err, ENOMEM, "cannot make a dirty log");
         return false;
     }

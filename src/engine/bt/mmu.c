@@ -26,14 +26,18 @@
 #define PF_RSVD 8u
 #define PF_I    16u
 
-void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa)
+static void mark(struct bt_engine *engine, uint64_t *bits, uint64_t gpa)
 {
-    uint64_t *bits = atomic_load_explicit(&engine->dirty, memory_order_relaxed);
-    if (!bits)
-        return;
     long index = bt_page_index(engine->config.memory, gpa);
     if (index >= 0)
         __atomic_fetch_or(&bits[index / 64], BIT(index % 64), __ATOMIC_RELAXED);
+}
+
+void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa)
+{
+    uint64_t *bits = atomic_load_explicit(&engine->dirty, memory_order_relaxed);
+    if (bits)
+        mark(engine, bits, gpa);
 }
 
 /* Host address of guest RAM or ROM within one page; NULL: something else. */
@@ -216,15 +220,22 @@ bool bt_translate(struct bt_cpu *cpu, uint64_t lin, unsigned access, uint64_t *g
     return true;
 }
 
-void bt_mark_host_dirty(struct bt_engine *engine, const void *host)
+static void mark_host(struct bt_engine *engine, uint64_t *bits, const void *host)
 {
     const struct guest_memory *mem = engine->config.memory;
     for (unsigned i = 0; i < mem->region_count; i++) {
         const struct guest_region *r = &mem->region[i];
         uint64_t off = (uint64_t)((const uint8_t *)host - r->host);
         if (off < r->size)
-            bt_mark_dirty(engine, r->gpa + off);
+            mark(engine, bits, r->gpa + off);
     }
+}
+
+void bt_mark_host_dirty(struct bt_engine *engine, const void *host)
+{
+    uint64_t *bits = atomic_load_explicit(&engine->dirty, memory_order_relaxed);
+    if (bits)
+        mark_host(engine, bits, host);
 }
 
 /* ---- soft TLB ---- */
@@ -304,7 +315,7 @@ bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
                 continue;
             any = true;
             if (doubt && atomic_load(&cpu->code_epoch))
-                bt_mark_host_dirty(cpu->engine, (const void *)(uintptr_t)at);
+                mark_host(cpu->engine, cpu->engine->doubt_bits, (const void *)(uintptr_t)at);
         }
     return any;
 }
