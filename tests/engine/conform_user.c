@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -290,6 +291,46 @@ static void killed(struct conform *c)
     conform_run(c, HARNESS_TIMEOUT, 5);
 }
 
+/* Machines of a process of their own that come and go until it is killed. */
+_Noreturn static void be_killed(struct conform *c)
+{
+    const struct harness_options options = {.engine = c->engine, .cpu_count = 1, .memory = 16 * MIB};
+    for (;;) {
+        struct x86_state s;
+        c->h = harness_open(&options);
+        if (!c->h)
+            _exit(1);
+        prepare_user(c, 0, count_up, CODE_SIZE(count_up), AT_USER, &s);
+        conform_set(c, 0, &s);
+        harness_run(c->h, 1);
+        harness_close(c->h);
+    }
+}
+
+/* Whatever an engine has started ends with the process, wherever that was. */
+static void killed_altogether(struct conform *c)
+{
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* what it leaves becomes our child */
+    for (unsigned round = 0; round < 60 && !c->bad; round++) {
+        pid_t pid = fork(), ended;
+        unsigned tries = 0;
+        if (!pid)
+            be_killed(c);
+        usleep((unsigned)(conform_random(c) % 40000));
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        while ((ended = waitpid(-1, NULL, WNOHANG | __WALL)) != -1) {
+            if (!ended && ++tries == 2000) {
+                conform_fail(c, "process %d lives on", find_child());
+                break;
+            }
+            if (!ended)
+                usleep(1000);
+        }
+    }
+    prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+}
+
 const struct conform_case conform_user_cases[] = {
     {"user code is stopped between instructions", 1, stopped},
     {"memory changed from outside between runs of user code", 1, changed_from_outside},
@@ -297,5 +338,6 @@ const struct conform_case conform_user_cases[] = {
     {"user code leaves no processes and descriptors", 1, nothing_left},
     {"signals to the process group while user code runs", 1, signals},
     {"a process of the engine is killed", 1, killed},
+    {"the engine's own process is killed", 1, killed_altogether},
     {NULL, 0, NULL},
 };
