@@ -118,7 +118,8 @@ static void interrupted(const char *name, uint64_t code, uint64_t rounds, uint32
     uint64_t *data = (uint64_t *)(void *)new_page(), want[DATA_WORDS];
     struct context first = {0};
     map_page(VA, (uintptr_t)data, PG_P | PG_W | PG_U | PG_NX);
-    for (unsigned run = 0; run < 20 && (run < 2 || !ticks); run++) {
+    /* On a busy host the timer may come too late. */
+    for (unsigned run = 0; run < 100 && (run < 2 || !ticks); run++) {
         memset(data, 0, 4096);
         data[0] = fcw | (uint64_t)mxcsr << 32;
         for (unsigned i = 1; i < 7; i++)
@@ -150,8 +151,8 @@ static void interrupted(const char *name, uint64_t code, uint64_t rounds, uint32
             expect_equal(data[i], want[i], "vectors as they were stored");
         expect_equal(rdmsr(0xc0000100), VA + 1600, "FS base");
         expect_equal(rdmsr(0xc0000101), VA + 2392, "GS base");
-        expect(ticks, "an interrupt");
     }
+    expect(ticks, "an interrupt");
     verdict(name);
 }
 
