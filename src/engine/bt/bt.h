@@ -126,7 +126,7 @@ enum bt_request {
     BT_REQ_FLUSH_TLB = 1 << 3, /* forget all translations of addresses */
 };
 
-#define BT_JC_BITS 14
+#define BT_JC_BITS 16
 #define BT_JC_SIZE (1u << BT_JC_BITS)
 /* Jump cache: RIP to block entry, for one mode and address space at a time (flushed or re-keyed on change).
  */
