@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 #include <string.h>
+#include <sys/platform/x86.h>
 
 #define SIDE           128
 #define MATMUL_REPEATS 5
@@ -93,7 +94,7 @@ static uint64_t avx2_run(void *context)
 
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return CPU_FEATURE_ACTIVE(AVX2) && CPU_FEATURE_ACTIVE(FMA); /* as the C library has found out */
 }
 
 static const struct item items[] = {
