@@ -288,6 +288,18 @@ class Terminal:
             self.text += data.decode(errors="replace")
         self.at = self.text.index(text, self.at) + len(text)
 
+    def take(self, timeout):
+        """Adds what comes to the text; whether anything came."""
+        if not select.select([self.fd], [], [], timeout)[0]:
+            return False
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # nobody has the other end open any more
+            time.sleep(min(timeout, 0.02))
+            return False
+        self.text += data.decode(errors="replace")
+        return bool(data)
+
     def is_raw(self):
         return not termios.tcgetattr(self.fd)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
@@ -314,13 +326,10 @@ class Terminal:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.status = status
+                while self.take(0):  # its last words
+                    continue
                 return os.waitstatus_to_exitcode(status)
-            ready, _, _ = select.select([self.fd], [], [], 0.05)
-            if ready:
-                try:
-                    self.text += os.read(self.fd, 65536).decode(errors="replace")
-                except OSError:
-                    time.sleep(0.02)
+            self.take(0.05)
         raise AssertionError(f"did not end: {self.text!r}")
 
     def close(self):
