@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -116,6 +117,21 @@ static void set_intr(void *opaque, bool level)
     struct board *b = opaque;
 
     b->ops->set_intr(b->engine, level);
+}
+
+/* More is never there for the guest: the machine would end when the host runs out of it. */
+static bool host_has_memory(uint64_t size, struct error **err)
+{
+    struct sysinfo host;
+
+    if (sysinfo(&host) < 0)
+        return true;
+    uint64_t total = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
+    if (size <= total)
+        return true;
+    error_set(err, ENOMEM, "--memory: %llu MiB are wanted, the host has %llu MiB, with swap",
+              (unsigned long long)(size / MIB), (unsigned long long)(total / MIB));
+    return false;
 }
 
 static bool memory_fits(const struct board *b, struct error **err)
@@ -429,7 +445,10 @@ static struct board *make_board(const struct machine_config *config, const struc
     b->saved = saved;
     if (saved)
         memcpy(b->m.uuid, saved->id.uuid, sizeof(b->m.uuid));
-    b->m.memory = saved ? saved_memory(saved, config->memory, err) : guest_memory_new(config->memory, err);
+    if (saved) /* of which only what it touches is needed */
+        b->m.memory = saved_memory(saved, config->memory, err);
+    else if (host_has_memory(config->memory, err))
+        b->m.memory = guest_memory_new(config->memory, err);
     bool ok = b->m.memory && make_engine(b, status, err) &&
               (saved ? firmware_prepare_saved(b, err) : firmware_prepare(b, err));
     if (ok) {

@@ -68,10 +68,17 @@ class Usage(Real):
     *((f"cpus {count or 'empty'}", RUN + f"--cpus '{count}'", 2, "--cpus", f"'{count}'") for count in (
         "0", "33", "-1", "", "x", "1.5", "two", "4294967297", "99999999999999999999")),
     *((f"image size {size or 'empty'}", f"image build debian --size '{size}'", 2, f"'{size}' is no size") for size in (
-        "0", "-1", "", "x", "8X", "1E", "99999999999G")),
+        "0", "-1", "", "x", "8X", "1E", "999999999T", "99999999999G")),
+    *((f"image of {size}", f"image build debian --size '{size}'", 2, f"--size '{size}'", "from 1G to 16T") for size in (
+        "1", "1073741823", "1023M", "17T", "99999T")),
 )
 class Sizes(Real):
-    pass
+    def test_more_memory_than_the_host_has(self):
+        with open("/proc/meminfo", encoding="ascii") as f:
+            total = sum(int(line.split()[1]) for line in f if line.startswith(("MemTotal:", "SwapTotal:")))
+        self.assertLess(total >> 20, 1023)
+        for more in (total + 1024, 1 << 30):
+            self.row(RUN + f"--memory {more}K", 125, "--memory", f"{more >> 10} MiB are wanted, the host has {total >> 10} MiB")
 
 
 @table(
