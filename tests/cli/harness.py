@@ -262,12 +262,17 @@ class Terminal:
     def __init__(self, arguments, env, size=(0, 0)):
         self.text = ""
         self.at = 0
+        wait, go = os.pipe()
         pid, self.fd = pty.fork()
         if pid == 0:
+            os.read(wait, 1)  # until its settings have been noted: it is about to change them
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
             os.execve(RUCHE, [RUCHE, *arguments], env)
         self.pid = pid
         self.before = termios.tcgetattr(self.fd)
+        os.write(go, b"x")
+        os.close(wait)
+        os.close(go)
         self.status = None
 
     def send(self, keys):
