@@ -46,9 +46,6 @@ struct session {
     bool escaped;     /* the last key was the escape key */
     bool ended;
     int status;
-    int stopped_by;     /* the signal that made us end the machine, or 0 */
-    int stop_step;      /* how hard we have asked it to end: 0 not at all, 1 quit, 2 SIGTERM, 3 SIGKILL */
-    long long deadline; /* when to ask harder, in ms; 0: never */
 };
 
 int session_signals(void)
@@ -115,12 +112,12 @@ static void say_line(const struct session *s, const char *what, const char *deta
 /* Asks the machine to end, each time harder. */
 static void stop_machine(struct session *s)
 {
-    s->stop_step++;
-    s->deadline = now_ms() + GRACE_MS;
-    if (s->stop_step == 1 && control_execute(s->m->control, "quit", ANSWER_MS, NULL))
+    s->m->stop_step++;
+    s->m->deadline = now_ms() + GRACE_MS;
+    if (s->m->stop_step == 1 && control_execute(s->m->control, "quit", ANSWER_MS, NULL))
         return;
-    s->stop_step = MAX(s->stop_step, 2);
-    kill(s->m->pid, s->stop_step == 2 ? SIGTERM : SIGKILL);
+    s->m->stop_step = MAX(s->m->stop_step, 2);
+    kill(s->m->pid, s->m->stop_step == 2 ? SIGTERM : SIGKILL);
 }
 
 static void command(struct session *s, const char *name, const char *done)
@@ -214,10 +211,10 @@ static bool output_lost(struct session *s)
 {
     int why = errno;
     s->to_user.used = 0;
-    if (s->stop_step)
+    if (s->m->stop_step)
         return false;
     say_line(s, "write to standard output: ", strerror(why));
-    s->stopped_by = SIGPIPE;
+    s->m->stopped_by = SIGPIPE;
     return true;
 }
 
@@ -235,13 +232,13 @@ static bool show_output(struct session *s)
 static bool output_ready(struct session *s)
 {
     struct pollfd p[] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = s->m->signal_fd, .events = POLLIN}};
-    while (!s->stopped_by) {
+    while (!s->m->stopped_by) {
         struct signalfd_siginfo info;
         if (poll(p, ARRAY_SIZE(p), -1) > 0 && p[0].revents)
             return true;
         if (read(s->m->signal_fd, &info, sizeof(info)) == sizeof(info) &&
             (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP))
-            s->stopped_by = (int)info.ssi_signo;
+            s->m->stopped_by = (int)info.ssi_signo;
     }
     return poll(p, 1, LAST_OUTPUT_MS) > 0;
 }
@@ -282,11 +279,11 @@ static void machine_ended(struct session *s, int wait_status)
         continue;
     terminal_restore();
     s->ended = true;
-    if (s->stopped_by == SIGPIPE)
+    if (s->m->stopped_by == SIGPIPE)
         s->status = EXIT_RUCHE;
-    else if (s->stopped_by)
-        s->status = EXIT_SIGNAL + s->stopped_by;
-    else if (WIFSIGNALED(wait_status) && s->stop_step >= 2)
+    else if (s->m->stopped_by)
+        s->status = EXIT_SIGNAL + s->m->stopped_by;
+    else if (WIFSIGNALED(wait_status) && s->m->stop_step >= 2)
         s->status = EXIT_SIGNAL + WTERMSIG(wait_status);
     else
         s->status = machine_status(wait_status);
@@ -318,8 +315,8 @@ static void take_signals(struct session *s)
                 terminal_raw(STDIN_FILENO);
             break;
         default: /* a second one asks harder */
-            if (!s->stopped_by)
-                s->stopped_by = (int)info.ssi_signo;
+            if (!s->m->stopped_by)
+                s->m->stopped_by = (int)info.ssi_signo;
             stop_machine(s);
         }
     }
@@ -344,9 +341,9 @@ static bool take_ready(struct session *s)
 
 static int timeout_of(const struct session *s)
 {
-    if (!s->deadline)
+    if (!s->m->deadline)
         return -1;
-    long long left = s->deadline - now_ms();
+    long long left = s->m->deadline - now_ms();
     return left < 0 ? 0 : (int)left;
 }
 
@@ -368,7 +365,7 @@ static void serve_once(struct session *s, bool *ready)
         [ERRORS] = {.fd = m->error_fd, .events = POLLIN},
     };
     int n = poll(p, COUNT, timeout_of(s));
-    if (n == 0 || (s->deadline && now_ms() >= s->deadline))
+    if (n == 0 || (s->m->deadline && now_ms() >= s->m->deadline))
         stop_machine(s);
     if (n <= 0)
         return;

@@ -16,6 +16,11 @@ struct machine_session {
     int serial_fd;       /* our end of the serial line; -1: the machine has it elsewhere */
     int error_fd;        /* what the machine says on its standard error; -1: goes where ours goes */
     const char *control; /* path of the control socket */
+
+    /* The machine's end, which may be wanted before it runs. Zero at first, then the session's own. */
+    int stopped_by;     /* the signal that made us end the machine, or 0 */
+    int stop_step;      /* how hard we have asked it to end: 0 not at all, 1 quit, 2 SIGTERM, 3 SIGKILL */
+    long long deadline; /* when to ask harder, in ms; 0: never */
 };
 
 /*

@@ -99,17 +99,31 @@ static void kvm_forbidden(struct finding *f)
         finding_remedy(f, "as root: chgrp kvm " KVM " && chmod 660 " KVM ", and usermod -aG kvm USER");
 }
 
+/* A KVM that does without the processor's help runs only kernels that were changed for it. */
+static void kvm_without_hardware(struct finding *f)
+{
+    finding_set(f, FINDING_ABSENT,
+                KVM " is there, but has no hardware virtualisation below it, so it cannot run unmodified "
+                    "systems");
+    finding_remedy(f, "the processor has no virtualisation to offer: see above");
+}
+
 static void check_kvm(struct finding *f)
 {
+    char flags[8192];
     cleanup(fd) int fd = open(KVM, O_RDWR | O_CLOEXEC);
-    if (fd >= 0)
-        finding_set(f, FINDING_OK, KVM " can be opened");
-    else if (errno == ENOENT)
+    int code = errno;
+    cpuinfo("flags", flags, sizeof(flags));
+    if (fd < 0 && code == ENOENT)
         kvm_missing(f);
-    else if (errno == EACCES || errno == EPERM)
+    else if (!has_word(flags, "svm") && !has_word(flags, "vmx"))
+        kvm_without_hardware(f);
+    else if (fd >= 0)
+        finding_set(f, FINDING_OK, KVM " can be opened");
+    else if (code == EACCES || code == EPERM)
         kvm_forbidden(f);
     else
-        finding_set(f, FINDING_ABSENT, KVM " cannot be opened: %s", strerror(errno));
+        finding_set(f, FINDING_ABSENT, KVM " cannot be opened: %s", strerror(code));
 }
 
 /* ---- isolation ---- */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/parse.h"
 #include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/image.h"
@@ -125,11 +126,11 @@ static int remove_image(const char *name, bool force)
 }
 
 /* A number and perhaps one of the suffixes that file systems are measured in. */
-static bool is_size(const char *text)
+static bool is_size(const char *text, uint64_t *size)
 {
     size_t digits = strspn(text, "0123456789");
-    return digits && digits < 10 && text[0] != '0' &&
-           (!text[digits] || (strchr("MGT", text[digits]) && !text[digits + 1]));
+    return digits && text[0] != '0' &&
+           (!text[digits] || (strchr("MGT", text[digits]) && !text[digits + 1])) && parse_size(text, size);
 }
 
 static int run(int argc, char **argv)
@@ -169,8 +170,15 @@ static int run(int argc, char **argv)
         failure(err);
         return EXIT_USAGE;
     }
-    if (!is_size(b.size))
+    uint64_t size;
+    if (!is_size(b.size, &size))
         return usage_error("image", "image build: '%s' is no size such as 8G", b.size);
+    /* No system fits on less, nor does ext4 go further: to be said now, not when all has been downloaded. */
+    if (size < GIB || size > 16 * 1024 * GIB)
+        return usage_error("image", "image build: --size '%s': from 1G to 16T is possible", b.size);
+    char mib[32]; /* a bare number means blocks to some programs */
+    snprintf(mib, sizeof(mib), "%lluM", (unsigned long long)(size / MIB));
+    b.size = mib;
     if (is_ls)
         return list(json);
     if (is_build)

@@ -308,7 +308,7 @@ static int run_machine(struct request *r, const char *program)
     if (r->overlay)
         unlink(r->overlay);
     free(steal_ptr(&r->new_kept));
-    if (r->detach)
+    if (r->detach && !session.stopped_by)
         return report_detached(r, serial, machine.pid);
     status = session_serve(&session);
     /* The machine removes its socket itself, unless it was ended by force. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -118,46 +119,85 @@ static void set_intr(void *opaque, bool level)
     b->ops->set_intr(b->engine, level);
 }
 
-/* An engine that works here and keeps what the CPU model promises: b->cpu becomes the model for it. */
-static bool engine_fits(struct board *b, const struct engine_ops *ops, struct error **err)
+/* More is never there for the guest: the machine would end when the host runs out of it. */
+static bool host_has_memory(uint64_t size, struct error **err)
 {
-    if (!ops->probe(err))
-        return false;
-    struct cpuid_model *model = malloc(sizeof(*model));
-    if (!model) {
+    struct sysinfo host;
+
+    if (sysinfo(&host) < 0)
+        return true;
+    uint64_t total = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
+    if (size <= total)
+        return true;
+    error_set(err, ENOMEM, "--memory: %llu MiB are wanted, the host has %llu MiB, with swap",
+              (unsigned long long)(size / MIB), (unsigned long long)(total / MIB));
+    return false;
+}
+
+static bool memory_fits(const struct board *b, struct error **err)
+{
+    uint64_t top = 4 * GIB + b->m.memory->ram_size - b->m.memory->ram_low;
+
+    if (top <= BIT(b->cpu.phys_bits))
+        return true;
+    error_set(err, EINVAL, "--memory: the processor addresses no more than %llu GiB",
+              (unsigned long long)(BIT(b->cpu.phys_bits) / GIB));
+    return false;
+}
+
+/* b->cpu becomes what of the CPU model the engine keeps; on failure it is as it was. */
+static bool open_engine(struct board *b, const struct engine_ops *ops, struct error **err)
+{
+    const struct engine_config config = {.memory = b->m.memory,
+                                         .host = &b->host,
+                                         .cpu_count = b->m.cpu_count,
+                                         .cpu = &b->cpu,
+                                         .native = b->config->native};
+    cleanup(mem) struct cpuid_model *whole = malloc(sizeof(*whole));
+
+    if (!whole) {
         error_set_errno(err, ENOMEM, "cannot fit the CPU model");
         return false;
     }
-    *model = b->cpu;
-    bool ok =
-        b->saved || !ops->cpu_fit || ops->cpu_fit(model, err); /* a saved machine keeps its own as it is */
-    if (ok) {
+    *whole = b->cpu;
+    bool fit = !b->saved && ops->cpu_fit; /* a saved machine keeps its own as it is */
+    if (ops->probe(err) && (!fit || ops->cpu_fit(&b->cpu, err)) && memory_fits(b, err))
+        b->engine = ops->open(&config, err);
+    if (b->engine)
         b->ops = ops;
-        b->cpu = *model;
-    }
-    free(model);
-    return ok;
+    else
+        b->cpu = *whole;
+    return b->engine != NULL;
 }
 
-/*
- * The first that fits. Why a better one does not is said in one line: to whoever wrote --engine auto, and
- * when there is something to be mended, as a device without permission.
- */
-static bool choose_any_engine(struct board *b, struct error **err)
+/* The first that opens. Why the best one did not is said once the machine runs: engine_tell. */
+static bool open_any_engine(struct board *b, struct error **err)
 {
     for (const struct engine_ops *const *e = engines; *e; e++) {
         struct error *why = NULL;
-        if (engine_fits(b, *e, &why))
+        if (open_engine(b, *e, &why))
             return true;
-        if (!e[1]) {
+        if (!e[1])
             error_prefix(err, why, "no engine works here");
-            return false;
-        }
-        bool tell = b->config->engine || why->code != ENOENT;
-        log_line(tell ? LOG_WARN : LOG_INFO, "engine %s is not used: %s", (*e)->name, error_text(why));
-        error_free(why);
+        else if (!b->passed_over)
+            error_prefix(&b->passed_over, why, "engine %s is not used", (*e)->name);
+        else
+            error_free(why);
     }
     return false;
+}
+
+/*
+ * In one line, to whoever wrote --engine auto, and when there is something to be mended, as a device without
+ * permission. A host that has no KVM to offer is no news to who did not ask.
+ */
+void engine_tell(struct board *b)
+{
+    if (!b->passed_over)
+        return;
+    int code = b->passed_over->code;
+    bool tell = b->config->engine || (code != ENOENT && code != EOPNOTSUPP);
+    log_line(tell ? LOG_WARN : LOG_INFO, "%s", error_text(b->passed_over));
 }
 
 static bool choose_engine(struct board *b, int *status, struct error **err)
@@ -166,13 +206,15 @@ static bool choose_engine(struct board *b, int *status, struct error **err)
     struct error *why = NULL;
 
     if (!name || !strcmp(name, "auto"))
-        return choose_any_engine(b, err);
+        return open_any_engine(b, err);
     for (const struct engine_ops *const *e = engines; *e; e++) {
         if (strcmp((*e)->name, name) != 0)
             continue;
-        if (engine_fits(b, *e, &why))
+        if (open_engine(b, *e, &why))
             return true;
-        error_prefix(err, why, "engine %s does not work here", name);
+        error_set(err, why->code, "engine %s does not work here: %s; --engine auto takes what does", name,
+                  error_text(why));
+        error_free(why);
         return false;
     }
     *status = BOARD_WRONG_USAGE;
@@ -194,14 +236,6 @@ static bool make_engine(struct board *b, int *status, struct error **err)
         b->cpu = b->saved->id.cpu;
     else if (!cpuid_model_build(&b->cpu, name, b->m.cpu_count, err))
         return false;
-    if (!choose_engine(b, status, err))
-        return false;
-    uint64_t top = 4 * GIB + b->m.memory->ram_size - b->m.memory->ram_low;
-    if (top > BIT(b->cpu.phys_bits)) {
-        error_set(err, EINVAL, "--memory: the processor addresses no more than %llu GiB",
-                  (unsigned long long)(BIT(b->cpu.phys_bits) / GIB));
-        return false;
-    }
     b->host = (struct engine_host){
         .opaque = b,
         .port_read = host_port_read,
@@ -212,13 +246,7 @@ static bool make_engine(struct board *b, int *status, struct error **err)
         .pic_acknowledge = host_pic_acknowledge,
         .now = host_now,
     };
-    const struct engine_config config = {.memory = b->m.memory,
-                                         .host = &b->host,
-                                         .cpu_count = b->m.cpu_count,
-                                         .cpu = &b->cpu,
-                                         .native = b->config->native};
-    b->engine = b->ops->open(&config, err);
-    return b->engine != NULL;
+    return choose_engine(b, status, err);
 }
 
 /* One device with a few properties, as "name", "value", ..., NULL. */
@@ -417,7 +445,10 @@ static struct board *make_board(const struct machine_config *config, const struc
     b->saved = saved;
     if (saved)
         memcpy(b->m.uuid, saved->id.uuid, sizeof(b->m.uuid));
-    b->m.memory = saved ? saved_memory(saved, config->memory, err) : guest_memory_new(config->memory, err);
+    if (saved) /* of which only what it touches is needed */
+        b->m.memory = saved_memory(saved, config->memory, err);
+    else if (host_has_memory(config->memory, err))
+        b->m.memory = guest_memory_new(config->memory, err);
     bool ok = b->m.memory && make_engine(b, status, err) &&
               (saved ? firmware_prepare_saved(b, err) : firmware_prepare(b, err));
     if (ok) {
@@ -475,6 +506,7 @@ void board_free(struct board *b)
     machine_unlock(&b->m);
     if (b->engine)
         b->ops->close(b->engine);
+    error_free(b->passed_over);
     acpi_free(&b->acpi);
     smbios_free(&b->smbios);
     boot_source_free(&b->boot);

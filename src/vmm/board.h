@@ -51,6 +51,7 @@ struct board {
     struct engine_host host;
     const struct engine_ops *ops;
     struct engine *engine;
+    struct error *passed_over; /* why --engine auto did not take the best engine; NULL: it did */
     struct vcpus *vcpus;
     struct qmp *qmp;
     struct boot_source boot;
@@ -97,6 +98,9 @@ void board_free(struct board *b);
 
 /* Runs the machine until it ends; `started` (may be NULL) is called once it runs. Returns the exit status. */
 int board_run(struct board *b, void (*started)(void *opaque), void *opaque);
+
+/* board.c: logs why --engine auto did not take the best engine, if it did not. No lock needed. */
+void engine_tell(struct board *b);
 
 /* For board.c. Machine lock held unless said otherwise. */
 

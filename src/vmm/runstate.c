@@ -461,6 +461,7 @@ int board_run(struct board *b, void (*started)(void *opaque), void *opaque)
 {
     struct error *err = NULL;
 
+    engine_tell(b);
     machine_lock(&b->m);
     thaw(b);
     if (b->saved && !b->config->verify)

@@ -69,6 +69,16 @@ static void host_probe(struct host_cpu *host)
     }
 }
 
+bool host_has_virtualization(void)
+{
+    struct host_cpu host;
+    uint32_t basic[4], extended[4];
+    host_probe(&host);
+    host_cpuid(&host, 1, 0, basic);
+    host_cpuid(&host, 0x80000001, 0, extended);
+    return basic[ECX] & BIT(5) || extended[ECX] & BIT(2);
+}
+
 /* LZCNT executes as BSR where it does not exist. Some clouds hide the CPUID bit of processors that have it.
  */
 static bool host_has_lzcnt(void)

@@ -72,6 +72,9 @@ bool cpuid_model_limit(struct cpuid_model *model, cpuid_offer_fn *offered, void 
 bool cpuid_model_within(const struct cpuid_model *model, cpuid_offer_fn *offered, void *opaque,
                         struct error **err);
 
+/* Whether the host's processor can run guests by itself: Intel's VMX or AMD's SVM. */
+bool host_has_virtualization(void);
+
 /* The host's TSC frequency in Hz: CPUID 0x15/0x16, the kernel's figure where readable, else measured once (10
  * ms). */
 uint64_t host_tsc_hz(void);

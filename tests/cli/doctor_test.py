@@ -37,12 +37,18 @@ class Doctor(Case):
         self.assertEqual([c["name"] for c in report["checks"]][:len(NAMES)], NAMES)
         with open("/proc/cpuinfo", encoding="ascii") as f:
             flags = next(line for line in f if line.startswith("flags")).split()
-        self.assertEqual(checks["processor"]["status"] == "ok", "svm" in flags or "vmx" in flags)
-        self.assertEqual(checks["kvm"]["status"] == "ok", opens("/dev/kvm"))
+        hardware = "svm" in flags or "vmx" in flags
+        self.assertEqual(checks["processor"]["status"] == "ok", hardware)
+        self.assertEqual(checks["kvm"]["status"] == "ok", hardware and opens("/dev/kvm"))
         self.assertEqual(checks["tun"]["status"] == "ok", opens("/dev/net/tun"))
         with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as f:
             self.assertEqual(checks["huge-pages"]["status"] != "ok", "[never]" in (text := f.read()) or "[deny]" in text)
         engines = [c["finding"] for c in report["checks"] if c["name"] == "engine"]
+        for finding in (checks["kvm"]["finding"], next(text for text in engines if text.startswith("kvm "))):
+            if not os.path.exists("/dev/kvm"):
+                self.assertIn("there is no /dev/kvm", finding)
+            elif not hardware:
+                self.assertIn("no hardware virtualisation below it", finding)
         self.assertTrue(any(text.startswith("bt works") for text in engines), engines)
         self.assertEqual(report["engine"], "kvm" if any(t.startswith("kvm works") for t in engines) else "bt")
 

@@ -43,6 +43,13 @@ class Build(Images):
         self.assertEqual((image["name"], image["description"]), ("small", "a test"))
         self.assertEqual(image["cmdline"], "root=/dev/vda console=ttyS0")
         self.assertEqual(image["disk_size"], 3 << 30)
+        # A bare number is bytes, whatever a recipe's programs make of one.
+        self.recipe(GOOD + 'echo "$RUCHE_SIZE" >description\n')
+        self.build("--force", "--size", "5368709120")
+        self.assertEqual((self.inspect()["disk_size"], self.inspect()["description"]), (5 << 30, "5120M"))
+        recipe = self.recipe(GOOD)
+        self.build("--force", "--size", "3G")
+        image = self.inspect()
         self.assertRegex(image["created"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")
         for key in ("disk", "kernel", "initrd"):
             with open(image[key], "rb") as f:

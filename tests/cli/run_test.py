@@ -147,6 +147,19 @@ class Pipes(Case):
                 p.send_signal(number)
                 self.assertEqual(p.wait(20), status)
 
+    def test_signal_before_the_machine_runs(self):
+        """Counts, though the machine comes to run before it has heard of it."""
+        for options in ([], ["--detach"]):
+            for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+                with subprocess.Popen([RUCHE, "run", "--kernel", "k", *options], stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, env=dict(self.env, FAKE="slow")) as p:
+                    while not os.path.exists(self.path("log")):
+                        time.sleep(0.02)
+                    p.send_signal(number)
+                    self.assertEqual(p.wait(20), status)
+                    self.assertEqual(p.stdout.read(), b"")
+                os.unlink(self.path("log"))
+
     def test_deaf_machine_is_ended_by_force(self):
         env = dict(self.env, FAKE="deaf")
         with subprocess.Popen([RUCHE, "run", "--kernel", "k"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

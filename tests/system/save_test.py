@@ -294,6 +294,7 @@ class Disks(Save):
         handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
         handler.log_message = handler.func.log_message = lambda *_: None
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.handle_error = lambda *_: None  # a machine that was saved breaks off
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)

@@ -61,6 +61,30 @@ static bool fake_probe(struct error **err)
     return true;
 }
 
+/* An engine that is better, but does not work: how, is the tests' to say. */
+static int better_code = ENOENT; /* of its probe's failure */
+static bool better_opens_not;    /* the probe is content, but then it does not open */
+
+static bool better_probe(struct error **err)
+{
+    if (better_opens_not)
+        return true;
+    error_set(err, better_code, "the reason");
+    return false;
+}
+
+static bool better_fit(struct cpuid_model *model, struct error **err)
+{
+    model->count = 0; /* must not be left to the next engine */
+    return true;
+}
+
+static struct engine *better_open(const struct engine_config *config, struct error **err)
+{
+    error_set(err, 0, "the reason");
+    return NULL;
+}
+
 static struct engine *fake_open(const struct engine_config *config, struct error **err)
 {
     struct engine *e = aligned_alloc(64, sizeof(*e));
@@ -180,7 +204,13 @@ static const struct engine_ops fake_engine = {
     .get_state = fake_get_state,
     .set_state = fake_set_state,
 };
-const struct engine_ops *const engines[] = {&fake_engine, NULL};
+static const struct engine_ops better_engine = {
+    .name = "better",
+    .probe = better_probe,
+    .cpu_fit = better_fit,
+    .open = better_open,
+};
+const struct engine_ops *const engines[] = {&better_engine, &fake_engine, NULL};
 
 /* --- the machine --- */
 
@@ -484,16 +514,106 @@ static void refused(void **state)
     refuse(&prop, 2, "--device virtio-rng");
 }
 
+/* --- the choice of the engine --- */
+
+/* What `act` logs. */
+static const char *logged(void (*act)(void *opaque), void *opaque)
+{
+    static char text[1024];
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    log_to(fileno(f));
+    act(opaque);
+    log_to(open("/dev/null", O_WRONLY));
+    rewind(f);
+    text[fread(text, 1, sizeof(text) - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
+static void run_on_fake(void *opaque)
+{
+    struct board *b = make(opaque, power_off);
+
+    assert_ptr_equal(b->ops, &fake_engine);
+    assert_true(b->cpu.count > 0);
+    assert_int_equal(board_run(b, NULL, NULL), 0);
+    board_free(b);
+}
+
+static void refuse_missing_kernel(void *opaque)
+{
+    struct machine_config *config = opaque;
+
+    config->kernel = (char *)(uintptr_t) "/nonexistent/file";
+    refuse(config, 125, "/nonexistent/file: No such file");
+}
+
+static char *const engine_auto = (char *)(uintptr_t) "auto";
+
+static void passed_over(int code, bool opens_not, bool told_unasked)
+{
+    static const char line[] = "warning: engine better is not used: the reason\n";
+
+    better_code = code;
+    better_opens_not = opens_not;
+    for (unsigned asked = 0; asked < 2; asked++) {
+        char *engine = asked ? engine_auto : NULL;
+        const char *text = logged(run_on_fake, &(struct machine_config){.engine = engine});
+        bool tell = asked || told_unasked;
+        if (tell ? !strstr(text, line) || strchr(text, '\n')[1] : *text)
+            fail_msg("code %d, asked %u: '%s'", code, asked, text);
+        /* A machine that does not start has one reason, and this is not it. */
+        text = logged(refuse_missing_kernel, &(struct machine_config){.engine = engine});
+        if (*text)
+            fail_msg("code %d, asked %u, failing: '%s'", code, asked, text);
+    }
+}
+
+static void engine_auto_says_why_not_the_best(void **state)
+{
+    passed_over(ENOENT, false, false);
+    passed_over(EOPNOTSUPP, false, false);
+    passed_over(EACCES, false, true);
+    passed_over(0, false, true);
+    passed_over(0, true, true);
+}
+
+static void refuse_better(void *opaque)
+{
+    struct machine_config config = {.kernel = kernel, .engine = (char *)(uintptr_t) "better"};
+    refuse(&config, 125, "engine better does not work here: the reason; --engine auto takes what does");
+}
+
+static void engine_by_name_is_taken_or_refused(void **state)
+{
+    better_code = EOPNOTSUPP;
+    for (unsigned i = 0; i < 2; i++) {
+        better_opens_not = i;
+        assert_string_equal(logged(refuse_better, NULL), "");
+    }
+    struct machine_config config = {.engine = (char *)(uintptr_t) "fake"};
+    assert_string_equal(logged(run_on_fake, &config), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(power_off_is_0),    cmocka_unit_test(debug_exit_value),
-        cmocka_unit_test(panic_is_126),      cmocka_unit_test(crash_loaded_goes_on),
-        cmocka_unit_test(reset_port_resets), cmocka_unit_test(no_reboot_ends),
-        cmocka_unit_test(triple_fault),      cmocka_unit_test(engine_error_without_reboot_is_125),
-        cmocka_unit_test(signal_is_130),     cmocka_unit_test(reset_with_a_damaged_kernel_is_125),
-        cmocka_unit_test(control_socket),    cmocka_unit_test(engine_error_stops_the_machine),
+        cmocka_unit_test(power_off_is_0),
+        cmocka_unit_test(debug_exit_value),
+        cmocka_unit_test(panic_is_126),
+        cmocka_unit_test(crash_loaded_goes_on),
+        cmocka_unit_test(reset_port_resets),
+        cmocka_unit_test(no_reboot_ends),
+        cmocka_unit_test(triple_fault),
+        cmocka_unit_test(engine_error_without_reboot_is_125),
+        cmocka_unit_test(signal_is_130),
+        cmocka_unit_test(reset_with_a_damaged_kernel_is_125),
+        cmocka_unit_test(control_socket),
+        cmocka_unit_test(engine_error_stops_the_machine),
         cmocka_unit_test(refused),
+        cmocka_unit_test(engine_auto_says_why_not_the_best),
+        cmocka_unit_test(engine_by_name_is_taken_or_refused),
     };
     return cmocka_run_group_tests(tests, make_kernel, remove_kernel);
 }

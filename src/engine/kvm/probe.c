@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "engine/kvm/kvm.h"
 #include "os/sys.h"
+#include "x86/cpuid.h"
 
 struct capability {
     unsigned number;
@@ -26,10 +27,24 @@ static const struct capability needed[] = {
     CAPABILITY(GET_TSC_KHZ), CAPABILITY(IMMEDIATE_EXIT),
 };
 
+/*
+ * Some kernels have a KVM that does without the processor's help. It runs only kernels that were changed for
+ * it: an ordinary one dies at its first privileged instruction, long after a probe of interfaces was content.
+ */
+static int no_hardware(struct error **err)
+{
+    error_set(err, EOPNOTSUPP,
+              KVM_DEVICE_PATH " has no hardware virtualisation below it (CPUID shows neither VMX nor SVM), "
+                              "so it cannot run unmodified systems");
+    return -1;
+}
+
 static int no_device(int code, struct error **err)
 {
     if (code == ENOENT)
         error_set(err, code, "there is no " KVM_DEVICE_PATH);
+    else if (!host_has_virtualization())
+        return no_hardware(err); /* the device's own trouble is not worth mending */
     else if (code == ENXIO || code == ENODEV)
         error_set(err, code, KVM_DEVICE_PATH " has no driver behind it");
     else
@@ -62,7 +77,9 @@ int kvm_open_device(struct error **err)
     int fd = sys.open(KVM_DEVICE_PATH, O_RDWR | O_CLOEXEC, 0);
     if (fd < 0)
         return no_device(errno, err);
-    if (usable(fd, err))
+    if (!host_has_virtualization())
+        no_hardware(err);
+    else if (usable(fd, err))
         return fd;
     sys.close(fd);
     return -1;
