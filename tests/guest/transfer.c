@@ -392,6 +392,35 @@ static void descriptor_queries(void)
     verdict("UMIP");
 }
 
+/* --- addresses that are none --- */
+
+SNIPPET(jump_beyond, "", "jmp *%rax");
+
+static __attribute__((noinline)) void kernel_function(void)
+{
+    __asm__ volatile("cli" : : : "memory");
+}
+
+/* Whatever an engine makes of addresses to find code by, these are not the kernel's code again. */
+static void branch_beyond(void)
+{
+    void (*volatile function)(void) = kernel_function;
+    for (unsigned i = 0; i < 4; i++)
+        function();
+    for (uint64_t bits = 1; bits < 0x8000; bits++) {
+        struct context c = user_context(jump_beyond);
+        uint64_t rsp = c.gpr[RSP];
+        c.gpr[RAX] = (uintptr_t)kernel_function ^ bits << 49;
+        guest_run(&c);
+        expect_equal(c.vector, GP, "vector");
+        expect_equal(c.rip, (uintptr_t)user_pointer(jump_beyond_at), "RIP");
+        expect_equal(c.gpr[RSP], rsp, "RSP");
+        if (c.vector != GP)
+            break;
+    }
+    verdict("branches beyond canonical addresses");
+}
+
 void guest_main(void)
 {
     syscalls();
@@ -400,4 +429,5 @@ void guest_main(void)
     far_transfers();
     fs_gs();
     descriptor_queries();
+    branch_beyond();
 }

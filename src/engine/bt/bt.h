@@ -128,22 +128,26 @@ enum bt_request {
 
 #define BT_JC_BITS 16
 #define BT_JC_SIZE (1u << BT_JC_BITS)
-/* Jump cache: RIP to block entry, for one mode and address space at a time (flushed or re-keyed on change).
+/*
+ * Jump cache: RIP to block entry, for one mode and address space at a time. All of RIP is compared, as it may
+ * be anything that user code jumps to; the key is in the bits of the target that no address has.
  */
 struct bt_jc_entry {
-    uint64_t tag;  /* RIP ^ cpu->jc_key; BT_JC_NONE: empty */
-    uint64_t host; /* the block's indirect entry */
+    uint64_t rip;
+    uint64_t target; /* the block's indirect entry ^ cpu->jc_key; BT_JC_NONE: empty */
 };
-#define BT_JC_NONE      UINT64_C(0x0000800000000001) /* bits 47 and 48 differ: no RIP, whatever the key */
+#define BT_JC_NONE      UINT64_MAX /* no key has all bits set */
+#define BT_TARGET_END   BIT(BT_JC_KEY_SHIFT)
 #define BT_NO_BRANCH    UINT32_MAX
 #define BT_MERGED_MAX   8u /* checks of one block that serve more than one access */
-#define BT_JC_KEY_SHIFT 49
+#define BT_JC_KEY_SHIFT 48
+#define BT_ITLB_NONE    UINT64_C(0x0000800000000001) /* no page's tag */
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
 #define BT_CODE_PAGES 4096u
 #define BT_ITLB_SIZE  256u
 struct bt_itlb_entry {
-    uint64_t tag; /* linear page ^ cpu->jc_key; BT_JC_NONE: empty */
+    uint64_t tag; /* canonical linear page ^ cpu->jc_key; BT_ITLB_NONE: empty */
     uint64_t phys;
 };
 
@@ -170,7 +174,7 @@ struct bt_thunks {
      */
     const uint8_t *access[2];
     const uint8_t *jump[2]; /* to RIP in T0, by the jump cache */
-    /* RIP ^ cpu->jc_key in T0 is not in the jump cache; branch: T1 is for cpu->branch_off and branch_undo. */
+    /* RIP in T0 is not in the jump cache; branch: T1 is for cpu->branch_off and branch_undo. */
     const uint8_t *missed, *missed_branch;
     const uint8_t *callout[BT_CALLOUTS];
 };
@@ -203,6 +207,7 @@ struct bt_cpu {
     uint32_t branch_off;
     int32_t branch_undo;
     uint64_t jc_key;
+    uint64_t target_end;          /* BT_TARGET_END, to compare with */
     struct bt_tlb_entry *tlb;     /* of the current access mode */
     uint64_t seg_base[SEG_COUNT]; /* copy of seg[].base */
     struct bt_cpu *self;

@@ -129,9 +129,9 @@ static void clear_tables(struct bt_cpu *cpu)
         for (unsigned i = 0; i < BT_TLB_SIZE; i++)
             cpu->tlbs[mode][i] = (struct bt_tlb_entry){.read_tag = BT_TLB_NONE, .write_tag = BT_TLB_NONE};
     for (unsigned i = 0; i < BT_JC_SIZE; i++)
-        cpu->jc[i].tag = BT_JC_NONE;
+        cpu->jc[i].target = BT_JC_NONE;
     for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
-        cpu->itlb[i].tag = BT_JC_NONE;
+        cpu->itlb[i].tag = BT_ITLB_NONE;
 }
 
 static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct error **err)
@@ -142,6 +142,7 @@ static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct er
     if (ok) {
         memset(cpu, 0, sizeof(*cpu));
         cpu->self = cpu;
+        cpu->target_end = BT_TARGET_END;
         cpu->engine = e;
         cpu->index = index;
         cpu->native_hot = e->config.native == ENGINE_NATIVE_ALWAYS;

@@ -36,27 +36,23 @@ static void update_jc_key(struct bt_cpu *cpu)
     cpu->jc_key = (uint64_t)(cpu->mode | view->generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
 }
 
-/* Whether an entry is of code at CPL 3, whatever its generation: the key is over the address's sign bits. */
-static bool is_user_tag(uint64_t tag)
-{
-    uint64_t sign = (uint64_t)((int64_t)(tag << 16) >> 63);
-    return (tag ^ sign) >> BT_JC_KEY_SHIFT & MODE_USER;
-}
-
 /* The next generation has been before: what is left of it must go. Entries of the other view stay. */
 static void forget_view(struct bt_cpu *cpu, bool user)
 {
     for (unsigned i = 0; i < BT_JC_SIZE; i++)
-        if (is_user_tag(cpu->jc[i].tag) == user)
-            cpu->jc[i].tag = BT_JC_NONE;
-    for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
-        if (is_user_tag(cpu->itlb[i].tag) == user)
-            cpu->itlb[i].tag = BT_JC_NONE;
+        if ((bool)(cpu->jc[i].target >> BT_JC_KEY_SHIFT & MODE_USER) == user)
+            cpu->jc[i].target = BT_JC_NONE;
+    for (unsigned i = 0; i < BT_ITLB_SIZE; i++) {
+        uint64_t tag = cpu->itlb[i].tag,
+                 sign = (uint64_t)((int64_t)(tag << 16) >> 63); /* the key is over the signs */
+        if ((bool)((tag ^ sign) >> BT_JC_KEY_SHIFT & MODE_USER) == user)
+            cpu->itlb[i].tag = BT_ITLB_NONE;
+    }
 }
 
 static void new_generation(struct bt_cpu *cpu, struct bt_code_view *view)
 {
-    view->generation = (view->generation + 1) & 15;
+    view->generation = (view->generation + 1) & 31;
     view->local = false;
     for (unsigned i = 0; i < ARRAY_SIZE(view->code_pages); i++)
         view->code_pages[i] = 0;
@@ -296,9 +292,10 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
     bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
     if (cpu->exit_reason == BT_EXIT_DEAD || cpu->exit_reason == BT_EXIT_MOVED)
-        slot->tag = BT_JC_NONE;
-    if (cacheable && !linking && slot->tag == (cpu->rip ^ cpu->jc_key)) {
-        enter(cpu, (const uint8_t *)(uintptr_t)slot->host, cpu->rip);
+        slot->target = BT_JC_NONE;
+    uint64_t target = slot->target ^ cpu->jc_key;
+    if (cacheable && !linking && slot->rip == cpu->rip && target < BT_TARGET_END) {
+        enter(cpu, (const uint8_t *)(uintptr_t)target, cpu->rip);
         return true;
     }
     struct bt_block *block = find_block(cpu, extra);
@@ -307,8 +304,8 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
     if (linking)
         chain(cpu, block);
     if (cacheable && (!block->phys2 || block->asks)) {
-        slot->tag = cpu->rip ^ cpu->jc_key;
-        slot->host = (uint64_t)(uintptr_t)block->entry_indirect;
+        slot->rip = cpu->rip;
+        slot->target = (uint64_t)(uintptr_t)block->entry_indirect ^ cpu->jc_key;
     }
     enter(cpu, block->entry, 0);
     return true;

@@ -123,7 +123,7 @@ static void make_exits(struct emitter *e, struct bt_thunks *thunks)
     }
 }
 
-uint8_t *bt_emit_jump(struct emitter *e)
+void bt_emit_jump(struct emitter *e, uint8_t *miss[2])
 {
     _Static_assert(sizeof(struct bt_jc_entry) == 16, "the look-up scales by 16");
     emit_mov(e, 4, T1, T0);
@@ -132,29 +132,37 @@ uint8_t *bt_emit_jump(struct emitter *e)
     emit_alu_imm(e, ALU_AND, 4, T1, BT_JC_SIZE - 1);
     emit_shift(e, SHIFT_SHL, 4, T1, 4);
     emit_alu_mem(e, ALU_ADD, 8, T1, CPU(jc));
-    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
-    emit_alu_mem(e, ALU_CMP, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, tag)));
-    uint8_t *miss = emit_jcc(e, CC_NE);
-    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
-    emit_jmp_mem(e, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, host)));
-    return miss;
+    emit_alu_mem(e, ALU_CMP, 8, T0, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, rip)));
+    miss[0] = emit_jcc(e, CC_NE);
+    emit_load(e, 8, T1, MEM_DISP(T1, (int32_t)offsetof(struct bt_jc_entry, target)));
+    emit_alu_mem(e, ALU_XOR, 8, T1, CPU(jc_key));
+    emit_alu_mem(e, ALU_CMP, 8, T1, CPU(target_end));
+    miss[1] = emit_jcc(e, CC_AE);
+    emit_op_reg(e, 0xff, 4, 4, T1); /* jmp t1 */
+}
+
+void bt_patch_misses(struct emitter *e, uint8_t *miss[2], const uint8_t *target)
+{
+    for (unsigned i = 0; i < 2 && !e->full; i++)
+        emit_patch(miss[i], target);
 }
 
 static void make_jump(struct emitter *e, struct bt_thunks *thunks)
 {
     _Static_assert(offsetof(struct bt_cpu, branch_undo) == offsetof(struct bt_cpu, branch_off) + 4,
                    "both are written at once");
+    uint8_t *miss[2];
     thunks->missed_branch = e->p + e->delta;
     emit_store(e, 8, CPU(branch_off), T1);
     thunks->missed = e->p + e->delta;
-    emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
     emit_store(e, 8, CPU(rip), T0);
     emit_store_imm32(e, CPU(exit_reason), BT_EXIT_LOOKUP);
     emit_jmp_to(e, thunks->exit_flags_saved);
     thunks->jump[0] = e->p + e->delta;
     emit_save_flags(e, T1);
     thunks->jump[1] = e->p + e->delta;
-    emit_patch(bt_emit_jump(e), thunks->missed - e->delta);
+    bt_emit_jump(e, miss);
+    bt_patch_misses(e, miss, thunks->missed - e->delta);
 }
 
 void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks)

@@ -40,8 +40,10 @@ typedef uint64_t bt_callout_fn(struct bt_cpu *cpu, uint64_t t0, uint64_t t1);
 _Static_assert(CALLOUT_COUNT == BT_CALLOUTS, "struct bt_thunks has one entry each");
 
 void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks);
-/* Jumps to RIP in T0 by the jump cache; gives the jump to be patched for a miss, T0 being RIP ^ cpu->jc_key.
+/*
+ * Jumps to RIP in T0 by the jump cache; gives the jumps to be patched for a miss. T1 and the flags are lost.
  */
-uint8_t *bt_emit_jump(struct emitter *e);
+void bt_emit_jump(struct emitter *e, uint8_t *miss[2]);
+void bt_patch_misses(struct emitter *e, uint8_t *miss[2], const uint8_t *target);
 
 #endif

@@ -54,14 +54,13 @@ void tr_exit_indirect(struct tr *t, int32_t rsp_undo)
         leave(t, BT_EXIT_LOOKUP);
         return;
     }
-    uint8_t *miss = bt_emit_jump(e);
+    uint8_t *miss[2];
+    bt_emit_jump(e, miss);
     if (rsp_undo == NOT_A_BRANCH) {
-        if (!e->full)
-            emit_patch(miss, t->engine->thunks.missed - e->delta);
+        bt_patch_misses(e, miss, t->engine->thunks.missed - e->delta);
         return;
     }
-    if (!e->full)
-        emit_patch(miss, e->p);
+    bt_patch_misses(e, miss, e->p);
     /* To raise #GP at the branch when its target is not canonical. */
     emit_mov_imm(e, T1, (uint64_t)(uint32_t)rsp_undo << 32 | (uint32_t)tr_this_off(t));
     emit_jmp_to(e, t->engine->thunks.missed_branch);
