@@ -256,7 +256,7 @@ static void put_registers(struct bt_cpu *cpu, const struct user_regs_struct *reg
 static bool send_vectors(struct bt_cpu *cpu, struct native_space *s)
 {
     uint8_t *area = cpu->native->area;
-    bt_vec_sanitize(cpu); /* all components are there: MXCSR would get lost with the others */
+    bt_vec_sanitize(cpu); /* SSE is there: MXCSR would get lost with it */
     if (s->vectors_known && !memcmp(s->vectors, cpu->xsave, XS_END))
         return true;
     memset(area, 0, s->child->xstate_size);

@@ -103,9 +103,12 @@ static void fill_initial(uint8_t *area, uint64_t absent)
 void bt_vec_sanitize(struct bt_cpu *cpu)
 {
     uint8_t *area = cpu->xsave;
-    uint64_t all = bt_vec_components(cpu), present = load_le64(area + XS_BV) & all;
+    uint64_t all = bt_vec_components(cpu), present = load_le64(area + XS_BV) & all, upper = 0;
     fill_initial(area, ~present);
-    store_le64(area + XS_BV, all);
+    for (unsigned i = XS_AVX; (all & XSTATE_AVX) && i < XS_END; i += 8)
+        upper |= load_le64(area + i);
+    /* Upper halves that are in use, be they zero, slow SSE instructions down. */
+    store_le64(area + XS_BV, upper ? all : all & ~XSTATE_AVX);
     for (unsigned i = XS_COMP_BV; i < XS_AVX; i += 8)
         store_le64(area + i, 0);
     store_le32(area + XS_MXCSR, load_le32(area + XS_MXCSR) & bt_mxcsr_mask());
