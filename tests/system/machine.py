@@ -21,7 +21,7 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUCHE = os.environ.get("RUCHE", os.path.join(HERE, "../../build/src/cli/ruche"))
 VMM = os.environ.get("VMM", "ruche")
-ENGINE = os.environ.get("ENGINE", "auto")
+ENGINE = os.environ.get("ENGINE")
 VERBOSE = os.environ.get("VERBOSE")
 # The sanitizer build and loaded machines are slower, and nothing here is a measurement.
 PATIENCE = float(os.environ.get("PATIENCE", "1"))
@@ -86,7 +86,7 @@ class Machine:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def _ruche(self, kernel, initrd, cmdline, memory, cpus, disks, image_name, forward, net):
-        command = [RUCHE, "run", "--engine", ENGINE, "--memory", memory, "--cpus", str(cpus), "--control", self.control]
+        command = [RUCHE, "run", *(["--engine", ENGINE] if ENGINE else []), "--memory", memory, "--cpus", str(cpus), "--control", self.control]
         for option, value in (("kernel", kernel), ("initrd", initrd), ("cmdline", cmdline)):
             if value is not None:
                 command += ["--" + option, value]
