@@ -6,9 +6,12 @@ cloud kernel drives it. The command's output is passed on, its exit status is th
 usage: nested.py [OPTION]... -- COMMAND [ARGUMENT]...
 
   --add FILE[=PATH]   puts a file into the machine, with the shared libraries it needs; PATH is the same if not given
-  --cpus N            processors (default 2)
+  --cpus N            processors (default 1). With more than one, QEMU before 8.1 may keep the translation of code that
+                      another processor has just changed; Linux patches itself when KVM makes processors, and then
+                      meets a breakpoint for ever that is long gone
   --memory SIZE       default 2G
   --timeout SECONDS   default 300; a machine that has not ended by then is killed, status 124
+  --disk FILE         a file that the machine finds as /dev/vda, read-only (with the modules for it)
   --module NAME       loads a further module of the kernel, and what it needs
 
 The command is found by its path as given with --add, or among busybox's applets. 125: the outer machine failed.
@@ -30,6 +33,7 @@ import initramfs  # noqa: E402
 
 FETCH = os.path.join(HERE, "../debian-package")
 MODULES = ["irqbypass", "kvm", "kvm-amd"]
+DISK_MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"]
 APPLETS = [*initramfs.APPLETS, "chmod", "chown", "cp", "env", "id", "ln", "mv", "printf", "rm", "rmmod", "stat", "su", "timeout",
            "touch", "umount", "cmp", "cut", "diff", "expr", "mknod", "pgrep", "sort", "tail", "tee", "uptime", "which"]
 STATUS = re.compile(rb"nested: the command gave (\d+)\r?\n")
@@ -136,11 +140,15 @@ def make_tree(folder, files, modules, command):
 def run(initrd, folder, args):
     """Starts the outer machine; gives the command's status."""
     kernel_file = glob.glob(f"{folder}/boot/vmlinuz-*")[0]
-    # TCG's processors share the host's TSC, whatever their kernel may measure.
+    # TCG's processors share the host's TSC, whatever their kernel may measure; there is nothing to mitigate in a
+    # translator.
     command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", str(args.cpus), "-m", args.memory,
-               "-kernel", kernel_file, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check",
+               "-kernel", kernel_file, "-initrd", initrd, "-append",
+               "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check mitigations=off",
                "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
                "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+    if args.disk:
+        command += ["-drive", f"file={args.disk},format=raw,if=virtio,readonly=on"]
     if not shutil.which(command[0]):
         fail("qemu-system-x86_64 is missing (Debian package qemu-system-x86; ./dev deps installs it)")
     status = None
@@ -166,15 +174,17 @@ def run(initrd, folder, args):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--add", action="append", default=[])
+    parser.add_argument("--disk")
     parser.add_argument("--module", action="append", default=[])
-    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--timeout", type=int, default=300)
     parser.add_argument("--exit-program", required=not os.environ.get("NESTED_EXIT"), default=os.environ.get("NESTED_EXIT"))
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     folder = kernel()
-    tree = make_tree(folder, [*args.add, f"{args.exit_program}=/bin/nested-exit"], MODULES + args.module, args.command)
+    tree = make_tree(folder, [*args.add, f"{args.exit_program}=/bin/nested-exit"], MODULES + (DISK_MODULES if args.disk else []) + args.module,
+                     args.command)
     with tempfile.NamedTemporaryFile(prefix="ruche-nested-") as f:
         for part in tree.archive.finished():
             f.write(part)

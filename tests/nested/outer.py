@@ -7,6 +7,7 @@ usage: outer.py --exit-program FILE --ruche FILE --vmm FILE --kvm-fail-test FILE
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,26 +30,30 @@ def script(name):
 
 
 def doctor(_):
-    return {script("doctor.sh"): "/t/doctor.sh"}, ["sh", "/t/doctor.sh", "/t/ruche", "/t/ruche-vmm"], "2G", 300
+    return {script("doctor.sh"): "/t/doctor.sh"}, ["sh", "/t/doctor.sh", "/t/ruche", "/t/ruche-vmm"], "1G", 300, []
 
 
 def failures(_):
     calls = "100000" if "RUCHE_LONG" in os.environ else "20"
-    return {ARGS.kvm_fail_test: "/t/kvm-fail-test"}, ["sh", "-c", f"/t/kvm-fail-test --calls {calls} 2>/dev/null"], "2G", 3600
+    return {ARGS.kvm_fail_test: "/t/kvm-fail-test"}, ["sh", "-c", f"/t/kvm-fail-test --calls {calls} 2>/dev/null"], "1G", 600, []
 
 
 def move(folder):
     initrd = os.path.join(folder, "initrd")
     subprocess.run([sys.executable, script("move_initrd.py"), initrd], check=True)
     files = {script("move.sh"): "/t/move.sh", cloud_kernel(): "/t/vmlinuz", initrd: "/t/initrd"}
-    return files, ["sh", "/t/move.sh", "/t/ruche", "/t/ruche-vmm", "/t/vmlinuz", "/t/initrd"], "3G", 1500
+    return files, ["sh", "/t/move.sh", "/t/ruche", "/t/ruche-vmm", "/t/vmlinuz", "/t/initrd"], "2G", 900, []
 
 
-def debian(_):
-    folder = os.path.dirname(image()["kernel"])
-    files = {os.path.join(folder, name): f"/data/ruche/images/debian/{name}" for name in os.listdir(folder)}
-    files[script("debian.sh")] = "/t/debian.sh"
-    return files, ["sh", "/t/debian.sh", "/t/ruche", "/t/ruche-vmm"], "4G", 1500
+def debian(folder):
+    source, disk = os.path.dirname(image()["kernel"]), os.path.join(folder, "disk")
+    place = os.path.join(folder, "data/ruche/images/debian")
+    os.makedirs(os.path.dirname(place))
+    shutil.copytree(source, place)
+    size = sum(os.path.getsize(os.path.join(source, name)) for name in os.listdir(source))
+    subprocess.run(["/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-d", os.path.join(folder, "data"), disk,
+                    f"{size // 900 + 65536}k"], check=True, stdout=subprocess.DEVNULL)
+    return {script("debian.sh"): "/t/debian.sh"}, ["sh", "/t/debian.sh", "/t/ruche", "/t/ruche-vmm"], "3G", 900, ["--disk", disk]
 
 
 CASES = {"doctor": doctor, "failures": failures, "move": move, "debian": debian}
@@ -60,8 +65,8 @@ parser.add_argument("case", choices=CASES)
 ARGS = parser.parse_args()
 
 with tempfile.TemporaryDirectory(prefix="ruche-test-") as own:
-    wanted, command, memory, seconds = CASES[ARGS.case](own)
+    wanted, command, memory, seconds, options = CASES[ARGS.case](own)
     wanted.update({ARGS.ruche: "/t/ruche", ARGS.vmm: "/t/ruche-vmm"})
     add = [word for source, path in wanted.items() for word in ("--add", f"{source}={path}")]
     sys.exit(subprocess.run([sys.executable, script("nested.py"), "--exit-program", ARGS.exit_program, "--memory", memory,
-                             "--timeout", str(seconds), *add, "--", *command], check=False).returncode)
+                             "--timeout", str(seconds), *options, *add, "--", *command], check=False).returncode)
