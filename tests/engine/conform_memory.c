@@ -27,10 +27,14 @@ static void compare(struct conform *c, const uint64_t *want)
     uint64_t got[WORDS];
     memset(got, 0xff, sizeof(got));
     c->h->ops->dirty_fetch(c->h->engine, 0, got, WORDS);
-    for (unsigned i = 0; i < WORDS; i++)
-        if (got[i] != want[i])
-            conform_fail(c, "pages %u on: got 0x%llx, want 0x%llx", i * 64, (unsigned long long)got[i],
-                         (unsigned long long)want[i]);
+    for (unsigned i = 0; i < WORDS; i++) {
+        if (want[i] & ~got[i])
+            conform_fail(c, "pages %u on: got too few: 0x%llx", i * 64,
+                         (unsigned long long)(want[i] & ~got[i]));
+        if (got[i] & ~want[i])
+            conform_fail(c, "pages %u on: got too many: 0x%llx", i * 64,
+                         (unsigned long long)(got[i] & ~want[i]));
+    }
 }
 
 /* Has the guest write to random pages; they are marked in `map`. */

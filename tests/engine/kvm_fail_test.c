@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Engine kvm when the kernel refuses. A machine is made and put to all its uses, again and again; each time
- * another ioctl fails, once or from then on, as when the device is pulled away. What follows must be an error
+ * another ioctl fails, in each of the ways of `enum way`. What follows must be an error
  * in words or nothing at all, never a hang and never a machine that goes wrong in silence.
  *
  *     kvm-fail-test [--calls N]      at most N of the ioctls, spread over all
@@ -30,20 +30,44 @@ CODE(busy, "code32",
      "mov $0x300, %edx; in %dx, %al; out %al, %dx; mov 0xd0000000, %eax; mov %eax, 0xd0000004; incl 0x100000;"
      "sti; hlt; cli; mov $1, %al; out %al, $0xf4; 9: jmp 9b");
 
+/* How the kernel refuses. */
+enum way {
+    ONCE,      /* one ioctl fails */
+    CLOSED,    /* and all after it, as when the device was closed */
+    FORBIDDEN, /* or its permission lost */
+    PULLED,    /* the descriptor itself has become another file's */
+    WAYS
+};
+static const char *const way_names[] = {"once", "as closed", "as forbidden",
+                                        "with its descriptor pulled away"};
+
 static atomic_uint calls;          /* so far */
 static unsigned fail_at;           /* this one fails; 0: none */
-static bool forever;               /* and all after it */
+static enum way way;               /* so */
 static unsigned long failed_first; /* its request */
 static int (*real_ioctl)(int fd, unsigned long request, uintptr_t arg);
 
+/* The file behind a descriptor goes away; nobody else gets its number. */
+static void pull(int fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0 || dup3(null, fd, O_CLOEXEC) < 0)
+        abort();
+    close(null);
+}
+
 static int failing_ioctl(int fd, unsigned long request, uintptr_t arg)
 {
+    static const int codes[] = {[ONCE] = EIO, [CLOSED] = EBADF, [FORBIDDEN] = EACCES};
     unsigned n = ++calls;
-    if (!fail_at || n < fail_at || (n > fail_at && !forever))
-        return real_ioctl(fd, request, arg);
-    if (n == fail_at)
+    if (n == fail_at) {
         failed_first = request;
-    errno = forever ? EBADF : EIO;
+        if (way == PULLED)
+            pull(fd);
+    }
+    if (!fail_at || n < fail_at || way == PULLED || (n > fail_at && way == ONCE))
+        return real_ioctl(fd, request, arg);
+    errno = codes[way];
     return -1;
 }
 
@@ -142,15 +166,14 @@ static bool acceptable(const struct outcome *o)
 static unsigned run_failing(unsigned total, unsigned at_most)
 {
     unsigned bad = 0, step = total > at_most ? total / at_most : 1;
-    for (unsigned mode = 0; mode < 2; mode++) {
-        forever = mode;
+    for (way = ONCE; way < WAYS; way++) {
         for (fail_at = 1; fail_at <= total; fail_at += step) {
             struct outcome o;
             alarm(HANG_SECONDS);
             run_all(&o);
             if (failed_first && !acceptable(&o)) {
                 printf("# wrong: ioctl %u (request 0x%lx) fails %s: done %d, error '%s'\n", fail_at,
-                       failed_first, mode ? "with all after it" : "once", o.done, o.error);
+                       failed_first, way_names[way], o.done, o.error);
                 bad++;
             }
         }

@@ -19,6 +19,8 @@
 #define MSI_DEST      12 /* bits 12..19 of the address */
 #define MSI_EVERYBODY (MSI_ADDRESS | 0xff << MSI_DEST)
 #define MSI_LEVEL     BIT(15)
+#define MSI_MODE      0x700u /* fixed and lowest priority are 0 and 0x100: the two that have a vector */
+#define MSI_LOWEST    0x100u
 
 /*
  * The pins of the IOAPIC that the kernel looks at: one for each vector that an interrupt can have. (It keeps
@@ -114,6 +116,8 @@ void kvm_msi(struct engine *e, uint64_t addr, uint32_t data)
     struct error *err = NULL;
     if ((addr & ~UINT64_C(0xfffff)) != MSI_ADDRESS)
         return;
+    if ((data & MSI_MODE) <= MSI_LOWEST && (data & 0xff) < FIRST_VECTOR)
+        return; /* no interrupt (SDM vol. 3 section 11.5.3); the kernel would request it */
     pthread_mutex_lock(&m->lock);
     bool ok = !(data & MSI_LEVEL) || kvm_route_level(m, data & 0xff, &err);
     if (ok)
