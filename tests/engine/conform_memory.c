@@ -83,6 +83,30 @@ static void guest_writes(struct conform *c)
     c->h->ops->dirty_stop(c->h->engine);
 }
 
+/* Each page of [EDI, ESI) once: more than a processor's log may hold at a time. */
+CODE(write_range, "code32",
+     "1: incb (%edi); add $4096, %edi; cmp %esi, %edi; jb 1b; out %al, $0xf4; 9: jmp 9b");
+
+static void many_writes(struct conform *c)
+{
+    struct x86_state s;
+    uint64_t want[WORDS] = {0};
+    conform_prepare(c, 0, write_range, CODE_SIZE(write_range), &s);
+    s.gpr[R_RDI] = AT_DATA;
+    s.gpr[R_RSI] = 16 * MIB;
+    for (uint64_t gpa = AT_DATA; gpa < 16 * MIB; gpa += GUEST_PAGE_SIZE)
+        mark(want, gpa);
+    conform_set(c, 0, &s);
+    conform_run(c, HARNESS_EXITED, 20000); /* what is only read has been mapped before the log is on */
+    start_log(c);
+    for (unsigned round = 0; round < 3; round++) { /* pages that are logged again after a fetch */
+        conform_set(c, 0, &s);
+        conform_run(c, HARNESS_EXITED, 20000);
+        compare(c, want);
+    }
+    c->h->ops->dirty_stop(c->h->engine);
+}
+
 static void device_writes(struct conform *c)
 {
     uint64_t want[WORDS] = {0}, none[WORDS] = {0};
@@ -121,6 +145,7 @@ static void guest_reads(struct conform *c)
 
 const struct conform_case conform_memory_cases[] = {
     {"dirty log of what a guest writes", 1, guest_writes},
+    {"dirty log of nearly all memory, again and again", 1, many_writes},
     {"dirty log of what devices write", 1, device_writes},
     {"reading is not dirty", 1, guest_reads},
     {NULL, 0, NULL},

@@ -28,6 +28,7 @@ static void cpu_free(struct kvm_cpu *cpu)
 {
     if (!cpu)
         return;
+    kvm_ring_unmap(cpu);
     if (cpu->run)
         sys.munmap(cpu->run, cpu->machine->run_size);
     if (cpu->fd >= 0)
@@ -46,6 +47,7 @@ static void kvm_close(struct engine *engine)
     if (m->device_fd >= 0)
         sys.close(m->device_fd);
     pthread_mutex_destroy(&m->lock);
+    pthread_mutex_destroy(&m->ring_lock);
     pthread_mutex_destroy(&m->failure_lock);
     free(m);
 }
@@ -82,6 +84,7 @@ static struct engine *kvm_open(const struct engine_config *config, struct error 
     m->config = *config;
     m->device_fd = m->fd = -1;
     pthread_mutex_init(&m->lock, NULL);
+    pthread_mutex_init(&m->ring_lock, NULL);
     pthread_mutex_init(&m->failure_lock, NULL);
     if (make_machine(m, err))
         return (struct engine *)(void *)m;
@@ -104,7 +107,7 @@ static bool make_cpu(struct kvm_cpu *cpu, struct error **err)
         return false;
     }
     cpu->run = run;
-    if (!kvm_cpuid_set(cpu, err) || !kvm_cpu_time_init(cpu, err))
+    if (!kvm_ring_map(cpu, err) || !kvm_cpuid_set(cpu, err) || !kvm_cpu_time_init(cpu, err))
         return false;
     kvm_msr_probe(cpu);
     x86_state_reset(&state, m->config.cpu, cpu->index);

@@ -42,6 +42,9 @@ struct kvm_cpu {
     atomic_bool nmi;
     bool completing; /* the kernel has yet to finish the instruction of the last exit */
 
+    struct kvm_dirty_gfn *ring; /* shared with the kernel; NULL: none */
+    unsigned ring_next;         /* the first entry that was not taken */
+
     /* Time: see time.c. */
     uint64_t frozen_tsc;           /* guest TSC while time stands still */
     struct kvm_timer frozen_timer; /* the same for the APIC's timer */
@@ -66,7 +69,8 @@ struct kvm_machine {
     pthread_mutex_t lock;
     bool level_route[KVM_VECTORS]; /* vectors whose EOI the kernel reports */
 
-    bool manual_protect; /* dirty.c */
+    bool manual_protect, rings; /* how the kernel logs: memory.c, ring.c */
+    pthread_mutex_t ring_lock;  /* the rings' reading ends; a leaf lock */
     _Atomic(uint64_t *) dirty;
     uint64_t *dirty_bits;
 
@@ -105,6 +109,18 @@ void kvm_memory_free(struct kvm_machine *m);
 bool kvm_dirty_start(struct engine *e, struct error **err);
 void kvm_dirty_stop(struct engine *e);
 void kvm_dirty_fetch(struct engine *e, unsigned region, uint64_t *bitmap, size_t words);
+
+/* A page of region `slot` was written; nothing while the log is off. */
+void kvm_dirty_mark(struct kvm_machine *m, unsigned slot, uint64_t page);
+
+/* ---- ring.c ---- */
+
+/* Before the first processor. */
+void kvm_ring_init(struct kvm_machine *m);
+bool kvm_ring_map(struct kvm_cpu *cpu, struct error **err);
+void kvm_ring_unmap(struct kvm_cpu *cpu);
+/* Empties all rings into the log. Any thread. */
+bool kvm_ring_collect(struct kvm_machine *m, struct error **err);
 
 /* ---- irq.c ---- */
 

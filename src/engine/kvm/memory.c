@@ -56,6 +56,16 @@ static void mark(struct kvm_machine *m, uint64_t *bits, uint64_t gpa)
     __atomic_fetch_or(&words[page / 64], BIT(page % 64), __ATOMIC_RELAXED);
 }
 
+void kvm_dirty_mark(struct kvm_machine *m, unsigned slot, uint64_t page)
+{
+    const struct guest_memory *mem = m->config.memory;
+    uint64_t *bits = atomic_load(&m->dirty);
+    if (!bits || slot >= mem->region_count || page >= region_pages(&mem->region[slot]))
+        return;
+    uint64_t *words = bits + region_start(mem, slot);
+    __atomic_fetch_or(&words[page / 64], BIT(page % 64), __ATOMIC_RELAXED);
+}
+
 /* Devices wrote guest memory. */
 static void on_written(void *opaque, uint64_t gpa, uint64_t len)
 {
@@ -72,7 +82,8 @@ bool kvm_memory_set(struct kvm_machine *m, struct error **err)
     struct guest_memory *mem = m->config.memory;
     struct kvm_enable_cap manual = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
                                     .args = {KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE}};
-    m->manual_protect = kvm_ioctl(m->fd, KVM_ENABLE_CAP, (uintptr_t)&manual) >= 0;
+    kvm_ring_init(m);
+    m->manual_protect = !m->rings && kvm_ioctl(m->fd, KVM_ENABLE_CAP, (uintptr_t)&manual) >= 0;
     if (!set_slots(m, false, err))
         return false;
     mem->written = on_written;
@@ -101,7 +112,8 @@ bool kvm_dirty_start(struct engine *e, struct error **err)
         return false;
     }
     /* Off and on again: what was logged before is forgotten. */
-    if (!set_slots(m, false, err) || !set_slots(m, true, err))
+    atomic_store(&m->dirty, NULL);
+    if (!set_slots(m, false, err) || (m->rings && !kvm_ring_collect(m, err)) || !set_slots(m, true, err))
         return false;
     for (size_t i = 0; i < words; i++)
         __atomic_store_n(&m->dirty_bits[i], 0, __ATOMIC_RELAXED);
@@ -118,13 +130,15 @@ void kvm_dirty_stop(struct engine *e)
         kvm_fail(m, err);
 }
 
-/* The kernel's log of one region, cleared there. Bits that fit no word of `bitmap` stay set. */
+/* The kernel's log of one region, cleared there; that of rings goes to dirty_bits. */
 static bool fetch_slot(struct kvm_machine *m, unsigned region, uint64_t *bitmap, size_t pages,
                        struct error **err)
 {
     struct kvm_dirty_log log = {.slot = region, .dirty_bitmap = bitmap};
     struct kvm_clear_dirty_log clear = {
         .slot = region, .num_pages = (uint32_t)pages, .first_page = 0, .dirty_bitmap = bitmap};
+    if (m->rings)
+        return kvm_ring_collect(m, err);
     if (!KVM_TRY(m->fd, KVM_GET_DIRTY_LOG, &log, err))
         return false;
     return !m->manual_protect || KVM_TRY(m->fd, KVM_CLEAR_DIRTY_LOG, &clear, err);

@@ -106,6 +106,7 @@ static bool leave(const struct kvm_cpu *cpu, struct vm_exit *exit)
 static bool handle_exit(struct kvm_cpu *cpu, struct vm_exit *exit)
 {
     const struct engine_host *host = cpu->machine->config.host;
+    struct error *err = NULL;
     switch (cpu->run->exit_reason) {
     case KVM_EXIT_IO:
         port_access(cpu);
@@ -118,6 +119,8 @@ static bool handle_exit(struct kvm_cpu *cpu, struct vm_exit *exit)
     case KVM_EXIT_IOAPIC_EOI:
         host->eoi(host->opaque, cpu->run->eoi.vector);
         return true;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        return kvm_ring_collect(cpu->machine, &err) || stop_with(exit, VM_EXIT_ERROR, err);
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
         return true;
