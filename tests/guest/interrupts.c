@@ -224,7 +224,7 @@ static void timer(void)
     }
     forget();
     apic_write(APIC_LVT_TIMER, 0x40000 | TIMER_VECTOR);
-    uint64_t due = rdtsc() + (UINT64_C(1) << 50);
+    uint64_t due = rdtsc() + (UINT64_C(1) << 40);
     wrmsr(MSR_DEADLINE, due);
     expect_equal(rdmsr(MSR_DEADLINE), due, "MSR");
     due = rdtsc() + 3000000;
