@@ -9,6 +9,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,6 +190,22 @@ static void must_be_sound(bool leaks_allowed)
         must_run("qemu-img check img");
 }
 
+/* The kernel may let go of the files of a killed process's ring a moment after its end, and of the lock with
+ * them. */
+static void wait_unlocked(void)
+{
+    cleanup(fd) int fd = open("img", O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (unsigned tries = 0; tries < 1000; tries++) {
+        struct flock lock = {.l_type = F_WRLCK};
+        assert_int_equal(fcntl(fd, F_OFD_GETLK, &lock), 0);
+        if (lock.l_type == F_UNLCK)
+            return;
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    fail_msg("the image stays locked");
+}
+
 /* `heals`: the image has a dirty bit, so that its clusters are recounted. */
 static uint64_t kill_once(struct random *random, const char *create, uint64_t base, bool heals)
 {
@@ -218,6 +235,7 @@ static uint64_t kill_once(struct random *random, const char *create, uint64_t ba
     assert_int_equal(waitpid(killer, &status, 0), killer);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    wait_unlocked();
     must_be_sound(true);
     verify(&e, base);
     /* And it goes on: what a kill left behind is taken in and put right. */
