@@ -151,6 +151,10 @@ struct bt_itlb_entry {
     uint64_t phys;
 };
 
+/* Address spaces of a vCPU that run natively at a time. */
+#define BT_NATIVE_HOT  4u
+#define BT_NATIVE_NONE UINT64_MAX
+
 struct bt_lapic;
 struct bt_native;
 
@@ -281,8 +285,9 @@ struct bt_cpu {
         uint16_t slot[BT_TLB_SIZE];
         unsigned count;
     } tlb_log[BT_TLB_MODES];
-    struct bt_native *native;       /* native.c; NULL until it is first used */
-    bool native_hot;                /* user code is to go on natively */
+    struct bt_native *native; /* native.c; NULL until it is first used */
+    /* Address spaces (CR3) whose user code is to go on natively; BT_NATIVE_NONE: free. */
+    uint64_t native_hot[BT_NATIVE_HOT];
     bool native_stale;              /* the guest has flushed translations since it last did */
     _Atomic int native_fd;          /* of the process that it runs in now, + 1; 0: none */
     _Atomic uint32_t native_denied; /* grows when pages must not be written any more without being noticed */

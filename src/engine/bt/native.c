@@ -24,7 +24,6 @@
 #define BURST_END    300000
 #define FINDINGS_MAX 8u
 #define AVERAGE_OF   16 /* stays */
-#define SPACES       4u
 /* Selectors of 64-bit user code on Linux, here and there. */
 #define USER_CS     0x33
 #define USER_SS     0x2b
@@ -34,13 +33,13 @@
 #define ODD_FLAGS (FLAG_TF | FLAG_NT | FLAG_AC | FLAG_ID)
 
 struct bt_native {
-    struct native_space space[SPACES];
+    struct native_space space[BT_NATIVE_HOT];
     uint64_t clock;                      /* counts uses of spaces */
     uint64_t sample_tsc, sample_entries; /* at the last finding */
     uint64_t candidate;                  /* CR3 that has been found at work */
     unsigned found, wanted;              /* how often, and how often it takes */
-    uint64_t hot;                        /* CR3 */
-    uint64_t burst;                      /* average stay, TSC ticks */
+    uint64_t burst[BT_NATIVE_HOT];       /* average stay of each in cpu->native_hot, TSC ticks */
+    unsigned next;                       /* of them to be replaced */
     uint64_t refused, refused_cr3;       /* the last page of code that was left to the translator */
     bool unavailable;
     uint8_t area[NATIVE_XSTATE_MAX] __attribute__((aligned(64)));
@@ -64,7 +63,7 @@ void bt_native_free(struct bt_native *native)
 {
     if (!native)
         return;
-    for (unsigned i = 0; i < SPACES; i++)
+    for (unsigned i = 0; i < BT_NATIVE_HOT; i++)
         native_space_free(&native->space[i]);
     free(native);
 }
@@ -104,15 +103,15 @@ void bt_native_sample(struct bt_cpu *cpu)
     bool at_work = (now - n->sample_tsc) / stays >= BURST_MIN;
     n->sample_tsc = now;
     n->sample_entries = cpu->user_entries;
-    if (!at_work || (cpu->native_hot && n->hot == cpu->cr3))
+    if (!at_work || bt_native_wanted(cpu))
         return;
     n->found = n->candidate == cpu->cr3 ? n->found + 1 : 1;
     n->candidate = cpu->cr3;
     if (n->found < n->wanted)
         return;
-    cpu->native_hot = true;
-    n->hot = cpu->cr3;
-    n->burst = 2 * (uint64_t)BURST_MIN;
+    cpu->native_hot[n->next] = cpu->cr3;
+    n->burst[n->next] = 2 * (uint64_t)BURST_MIN;
+    n->next = (n->next + 1) % BT_NATIVE_HOT;
     n->found = 0;
 }
 
@@ -120,14 +119,16 @@ void bt_native_sample(struct bt_cpu *cpu)
 static void account(struct bt_cpu *cpu, uint64_t ticks)
 {
     struct bt_native *n = cpu->native;
-    n->burst += ticks / AVERAGE_OF - n->burst / AVERAGE_OF;
-    if (cpu->engine->config.native == ENGINE_NATIVE_ALWAYS)
-        return;
-    if (n->burst < BURST_END) {
-        cpu->native_hot = false;
-        n->wanted = MIN(2 * n->wanted, FINDINGS_MAX);
-    } else if (n->burst > 2 * (uint64_t)BURST_MIN) {
-        n->wanted = 1;
+    for (unsigned i = 0; i < BT_NATIVE_HOT; i++) {
+        if (cpu->native_hot[i] != cpu->cr3)
+            continue;
+        n->burst[i] += ticks / AVERAGE_OF - n->burst[i] / AVERAGE_OF;
+        if (n->burst[i] < BURST_END) {
+            cpu->native_hot[i] = BT_NATIVE_NONE;
+            n->wanted = MIN(2 * n->wanted, FINDINGS_MAX);
+        } else if (n->burst[i] > 2 * (uint64_t)BURST_MIN) {
+            n->wanted = 1;
+        }
     }
 }
 
@@ -138,12 +139,12 @@ static struct native_space *space_of(struct bt_cpu *cpu)
     struct bt_native *n = cpu->native;
     struct native_space *s = NULL;
     uint64_t cr3 = cpu->cr3 & CR3_ADDRESS;
-    for (unsigned i = 0; i < SPACES && !s; i++)
+    for (unsigned i = 0; i < BT_NATIVE_HOT && !s; i++)
         if (n->space[i].child && n->space[i].cr3 == cr3)
             s = &n->space[i];
     if (!s) {
         s = &n->space[0];
-        for (unsigned i = 1; i < SPACES; i++)
+        for (unsigned i = 1; i < BT_NATIVE_HOT; i++)
             if (n->space[i].used < s->used)
                 s = &n->space[i];
         if (s->child && !native_space_clear(s))
@@ -156,7 +157,7 @@ static struct native_space *space_of(struct bt_cpu *cpu)
             log_line(LOG_INFO, "user code does not run natively: %s", error_text(err));
             error_free(err);
             n->unavailable = true;
-            cpu->native_hot = false;
+            memset(cpu->native_hot, 0xff, sizeof(cpu->native_hot));
             return NULL;
         }
     }
@@ -168,7 +169,7 @@ static struct native_space *space_of(struct bt_cpu *cpu)
 /* What the guest has flushed, it has flushed for all its address spaces: it may not say for which. */
 static void spread_staleness(struct bt_cpu *cpu)
 {
-    for (unsigned i = 0; cpu->native_stale && i < SPACES; i++)
+    for (unsigned i = 0; cpu->native_stale && i < BT_NATIVE_HOT; i++)
         cpu->native->space[i].stale = true;
     cpu->native_stale = false;
 }
@@ -368,7 +369,6 @@ void bt_native_run(struct bt_cpu *cpu)
     struct user_regs_struct regs;
     struct bt_native *n = native_of(cpu);
     if (!n || n->unavailable || !registers_may(cpu) || !space_may(cpu) ||
-        (cpu->engine->config.native != ENGINE_NATIVE_ALWAYS && n->hot != cpu->cr3) ||
         (n->refused == round_down(cpu->rip, GUEST_PAGE_SIZE) && n->refused_cr3 == cpu->cr3))
         return;
     n->refused = UINT64_MAX;

@@ -16,6 +16,15 @@
 
 #include "engine/bt/bt.h"
 
+/* Whether the present address space's user code is to go on natively. Without vectors, whoever has them. */
+static inline bool bt_native_wanted(const struct bt_cpu *cpu)
+{
+    bool wanted = cpu->engine->config.native == ENGINE_NATIVE_ALWAYS;
+    for (unsigned i = 0; i < BT_NATIVE_HOT; i++)
+        wanted |= cpu->native_hot[i] == cpu->cr3;
+    return wanted;
+}
+
 /* User code was interrupted: looks whether it has been computing for long. */
 void bt_native_sample(struct bt_cpu *cpu);
 /*

@@ -548,7 +548,7 @@ enum bt_run_result bt_run_loop(struct bt_cpu *cpu)
             if (cpu->shutdown)
                 break;
         }
-        if (cpu->native_hot && cpu->cpl == 3 && go_native(cpu))
+        if (cpu->cpl == 3 && bt_native_wanted(cpu) && go_native(cpu))
             continue;
         step(cpu);
     }
