@@ -29,6 +29,7 @@ static const struct group *const groups[] = {
 #define MIN_CALLS   3
 #define MAX_CALLS   10000
 #define MAX_THREADS 64
+#define ALIGNMENT   64 /* of what an item may have in it */
 #define HUGE_PAGE   (2u << 20)
 
 static bool is_init;
@@ -58,7 +59,8 @@ void *allocate(size_t size)
 {
     void *memory = NULL;
     if (size < HUGE_PAGE) {
-        memory = malloc(size);
+        if (posix_memalign(&memory, ALIGNMENT, size) != 0)
+            memory = NULL;
     } else if (posix_memalign(&memory, HUGE_PAGE, size) == 0) {
         /* Whether a host gives huge pages unasked shall not decide. */
         madvise(memory, size, MADV_HUGEPAGE);

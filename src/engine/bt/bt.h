@@ -288,6 +288,8 @@ struct bt_cpu {
     struct bt_native *native; /* native.c; NULL until it is first used */
     /* Address spaces (CR3) whose user code is to go on natively; BT_NATIVE_NONE: free. */
     uint64_t native_hot[BT_NATIVE_HOT];
+    /* The page of code, and its CR3, that was last left to the translator; BT_NATIVE_NONE: none. */
+    uint64_t native_refused, native_refused_cr3;
     bool native_stale;              /* the guest has flushed translations since it last did */
     _Atomic int native_fd;          /* of the process that it runs in now, + 1; 0: none */
     _Atomic uint32_t native_denied; /* grows when pages must not be written any more without being noticed */

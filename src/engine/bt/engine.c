@@ -145,6 +145,7 @@ static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct er
         cpu->target_end = BT_TARGET_END;
         cpu->engine = e;
         cpu->index = index;
+        cpu->native_refused = BT_NATIVE_NONE;
         memset(cpu->native_hot, 0xff, sizeof(cpu->native_hot)); /* BT_NATIVE_NONE */
         cpu->jc = calloc(BT_JC_SIZE, sizeof(*cpu->jc));
         ok = cpu->jc && (cpu->lapic = bt_lapic_new(cpu));

@@ -19,9 +19,13 @@
 #include "engine/bt/seg.h"
 #include "engine/bt/vec.h"
 
-/* Microseconds of TSC time at 2 to 4 GHz. */
-#define BURST_MIN    800000 /* TSC ticks: 200 to 400 µs */
-#define BURST_END    300000
+/*
+ * TSC ticks, of which a microsecond has 2000 to 4000. At BURST_END a stay costs about as much as the program
+ * computes in it, which is what translation costs many. A look at the clock ends a stay, and two of them come
+ * one soon after the other.
+ */
+#define BURST_MIN    400000
+#define BURST_END    120000
 #define FINDINGS_MAX 8u
 #define AVERAGE_OF   16 /* stays */
 /* Selectors of 64-bit user code on Linux, here and there. */
@@ -40,7 +44,6 @@ struct bt_native {
     unsigned found, wanted;              /* how often, and how often it takes */
     uint64_t burst[BT_NATIVE_HOT];       /* average stay of each in cpu->native_hot, TSC ticks */
     unsigned next;                       /* of them to be replaced */
-    uint64_t refused, refused_cr3;       /* the last page of code that was left to the translator */
     bool unavailable;
     uint8_t area[NATIVE_XSTATE_MAX] __attribute__((aligned(64)));
 };
@@ -53,7 +56,6 @@ static struct bt_native *native_of(struct bt_cpu *cpu)
     if (n) {
         memset(n, 0, sizeof(*n));
         n->wanted = 1;
-        n->refused = UINT64_MAX;
     }
     cpu->native = n;
     return n;
@@ -92,8 +94,7 @@ static bool registers_may(const struct bt_cpu *cpu)
 
 void bt_native_sample(struct bt_cpu *cpu)
 {
-    if (cpu->native)
-        cpu->native->refused = UINT64_MAX; /* perhaps it only was being written */
+    cpu->native_refused = BT_NATIVE_NONE; /* perhaps it only was being written */
     if (cpu->engine->config.native != ENGINE_NATIVE_AUTO || !space_may(cpu))
         return;
     struct bt_native *n = native_of(cpu);
@@ -331,8 +332,8 @@ static bool stay(struct bt_cpu *cpu, struct native_space *s, struct user_regs_st
             if (fill == NATIVE_FILLED && native_child_set(s->child, regs))
                 continue;
             if (fill == NATIVE_REFUSED && fetch) {
-                cpu->native->refused = round_down(address, GUEST_PAGE_SIZE);
-                cpu->native->refused_cr3 = cpu->cr3;
+                cpu->native_refused = round_down(address, GUEST_PAGE_SIZE);
+                cpu->native_refused_cr3 = cpu->cr3;
             }
             if (fill == NATIVE_REFUSED)
                 return true;
@@ -368,10 +369,9 @@ void bt_native_run(struct bt_cpu *cpu)
 {
     struct user_regs_struct regs;
     struct bt_native *n = native_of(cpu);
-    if (!n || n->unavailable || !registers_may(cpu) || !space_may(cpu) ||
-        (n->refused == round_down(cpu->rip, GUEST_PAGE_SIZE) && n->refused_cr3 == cpu->cr3))
+    if (!n || n->unavailable || !registers_may(cpu) || !space_may(cpu))
         return;
-    n->refused = UINT64_MAX;
+    cpu->native_refused = BT_NATIVE_NONE;
     struct native_space *s = native_space_possible(cpu) ? space_of(cpu) : NULL;
     if (!s)
         return;

@@ -14,6 +14,7 @@
 #ifndef BT_NATIVE_H
 #define BT_NATIVE_H
 
+#include "base/util.h"
 #include "engine/bt/bt.h"
 
 /* Whether the present address space's user code is to go on natively. Without vectors, whoever has them. */
@@ -22,7 +23,8 @@ static inline bool bt_native_wanted(const struct bt_cpu *cpu)
     bool wanted = cpu->engine->config.native == ENGINE_NATIVE_ALWAYS;
     for (unsigned i = 0; i < BT_NATIVE_HOT; i++)
         wanted |= cpu->native_hot[i] == cpu->cr3;
-    return wanted;
+    return wanted && (cpu->native_refused != round_down(cpu->rip, GUEST_PAGE_SIZE) ||
+                      cpu->native_refused_cr3 != cpu->cr3);
 }
 
 /* User code was interrupted: looks whether it has been computing for long. */
