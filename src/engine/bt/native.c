@@ -20,12 +20,11 @@
 #include "engine/bt/vec.h"
 
 /*
- * TSC ticks, of which a microsecond has 2000 to 4000. At BURST_END a stay costs about as much as the program
- * computes in it, which is what translation costs many. A look at the clock ends a stay, and two of them come
- * one soon after the other.
+ * TSC ticks, of which a microsecond has 2000 to 4000. A stay's time is also what mapping its pages took, so
+ * these are far above what a stay costs: with half of them a boot took ten times as long.
  */
-#define BURST_MIN    400000
-#define BURST_END    120000
+#define BURST_MIN    800000
+#define BURST_END    300000
 #define FINDINGS_MAX 8u
 #define AVERAGE_OF   16 /* stays */
 /* Selectors of 64-bit user code on Linux, here and there. */
