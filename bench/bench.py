@@ -67,7 +67,7 @@ def host(image):
                 break
     with open(image["kernel"], "rb") as f:
         version = re.search(rb"\d+\.\d+\.\d+-[\w-]+ \(debian", f.read(65536))
-    return {"processor": model, "cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()[0],
+    return {"processor": model, "cpus": os.cpu_count(), "kernel": platform.release().split("-")[0], "load": os.getloadavg()[0],
             "guest kernel": version.group(0).split()[0].decode() if version else "unknown"}
 
 
@@ -95,7 +95,7 @@ def measure(bench, arguments):
 
 def tables(found, about, versions):
     lines = report.machine_lines(about, versions)
-    texts = ["".join(line + "  \n" for line in lines), report.rows_table(found), report.scaling_table(found),
+    texts = ["".join(f"- {line}\n" for line in lines), report.rows_table(found), report.scaling_table(found),
              report.goals_table(found)]
     return "\n".join(text for text in texts if text)
 
