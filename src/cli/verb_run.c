@@ -31,7 +31,7 @@ static const struct {
 } machine_options[] = {
     {"engine", true},     {"cpu", true},     {"cpus", true},    {"memory", true},
     {"initrd", true},     {"module", true},  {"disk", true},    {"device", true},
-    {"no-reboot", false}, {"restore", true}, {"verify", false},
+    {"no-reboot", false}, {"restore", true}, {"verify", false}, {"trace", true},
 };
 
 struct request {
@@ -392,6 +392,7 @@ const struct verb verb_run = {
         "  --keep                 keep the disk under the machine's name (default: the image's) and go on "
         "with it\n"
         "                         the next time\n"
+        "  --trace FILE           a line for each time that guest code asks the engine for something\n"
         "\n"
         "On a terminal, Ctrl-] then: q quit, p power button, r reset, c send Ctrl-], h help.\n"
         "\n"

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "core/memory.h"
 #include "x86/cpuid.h"
@@ -51,6 +52,8 @@ struct engine_config {
     unsigned cpu_count;            /* 1..32; APIC ids are 0..cpu_count-1 */
     const struct cpuid_model *cpu; /* what CPUID shows */
     enum engine_native native;
+    const char *jitdump; /* folder where the engine names its translated code for perf; NULL: nowhere */
+    FILE *trace;         /* gets a line for each exit from guest code; NULL: nobody looks */
 };
 
 enum vm_exit_kind {
@@ -64,6 +67,16 @@ struct vm_exit {
     enum vm_exit_kind kind;
     char text[512];
 };
+
+enum engine_stat_unit { ENGINE_STAT_COUNT, ENGINE_STAT_CYCLES /* of the host's TSC */ };
+
+/* A counter, which only grows. */
+struct engine_stat {
+    const char *name; /* static */
+    enum engine_stat_unit unit;
+    uint64_t value;
+};
+#define ENGINE_STATS_MAX 64
 
 struct engine_ops {
     const char *name;
@@ -126,6 +139,10 @@ struct engine_ops {
     bool (*dirty_start)(struct engine *e, struct error **err);
     void (*dirty_stop)(struct engine *e);
     void (*dirty_fetch)(struct engine *e, unsigned region, uint64_t *bitmap, size_t words);
+
+    /* The vCPU's counters, always the same ones; how many. Any thread, the vCPU may be running. NULL: none.
+     */
+    unsigned (*stats)(struct vcpu *cpu, struct engine_stat *out, unsigned room);
 };
 
 /* Generated, ends with NULL, best first. */

@@ -152,7 +152,9 @@ static bool open_engine(struct board *b, const struct engine_ops *ops, struct er
                                          .host = &b->host,
                                          .cpu_count = b->m.cpu_count,
                                          .cpu = &b->cpu,
-                                         .native = b->config->native};
+                                         .native = b->config->native,
+                                         .jitdump = b->config->jitdump,
+                                         .trace = b->trace};
     cleanup(mem) struct cpuid_model *whole = malloc(sizeof(*whole));
 
     if (!whole) {
@@ -205,6 +207,10 @@ static bool choose_engine(struct board *b, int *status, struct error **err)
     const char *name = b->config->engine;
     struct error *why = NULL;
 
+    if (b->config->trace && !(b->trace = fopen(b->config->trace, "we"))) {
+        error_set_errno(err, errno, "--trace '%s': cannot write it", b->config->trace);
+        return false;
+    }
     if (!name || !strcmp(name, "auto"))
         return open_any_engine(b, err);
     for (const struct engine_ops *const *e = engines; *e; e++) {
@@ -506,6 +512,8 @@ void board_free(struct board *b)
     machine_unlock(&b->m);
     if (b->engine)
         b->ops->close(b->engine);
+    if (b->trace)
+        fclose(b->trace);
     error_free(b->passed_over);
     acpi_free(&b->acpi);
     smbios_free(&b->smbios);

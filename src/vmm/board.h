@@ -51,6 +51,7 @@ struct board {
     struct engine_host host;
     const struct engine_ops *ops;
     struct engine *engine;
+    FILE *trace;               /* of config->trace; NULL: none */
     struct error *passed_over; /* why --engine auto did not take the best engine; NULL: it did */
     struct vcpus *vcpus;
     struct qmp *qmp;

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/engine.h"
+
 struct error;
 
 /* Strings stay valid until the next call of any operation. */
@@ -53,6 +55,9 @@ struct control_ops {
 
     unsigned (*cpu_count)(void *opaque);
     long (*cpu_thread_id)(void *opaque, unsigned index); /* of the host */
+    const char *(*engine_name)(void *opaque);
+    /* Counters of a processor, at most ENGINE_STATS_MAX; how many. */
+    unsigned (*cpu_stats)(void *opaque, unsigned index, struct engine_stat *out);
     /* Number `index`; false when there is none. */
     bool (*block_info)(void *opaque, unsigned index, struct control_block *info);
     bool (*chardev_info)(void *opaque, unsigned index, struct control_chardev *info);

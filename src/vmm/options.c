@@ -50,6 +50,7 @@ enum option_id {
     OPT_NO_REBOOT,
     OPT_RESTORE,
     OPT_VERIFY,
+    OPT_TRACE,
     OPT_HELP,
     OPT_VERSION,
     OPT_PROBE,
@@ -74,6 +75,7 @@ static const struct option long_options[] = {
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"restore", required_argument, NULL, OPT_RESTORE},
     {"verify", no_argument, NULL, OPT_VERIFY},
+    {"trace", required_argument, NULL, OPT_TRACE},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {"probe", no_argument, NULL, OPT_PROBE},
@@ -287,24 +289,43 @@ static bool take_device(struct parser *p, const char *value)
     return true;
 }
 
-/* NAME[,native=auto|off|always] */
-static bool take_engine(struct parser *p, const char *value)
+static bool take_native(struct parser *p, const char *word)
 {
     static const char *const words[] = {
         [ENGINE_NATIVE_AUTO] = "auto", [ENGINE_NATIVE_OFF] = "off", [ENGINE_NATIVE_ALWAYS] = "always"};
-    const char *comma = strchr(value, ',');
-    if (!set_text(p, &p->config->engine, value, "engine"))
-        return false;
-    if (!comma)
-        return true;
-    p->config->engine[comma - value] = 0;
-    for (size_t i = 0; !strncmp(comma, ",native=", 8) && i < ARRAY_SIZE(words); i++) {
-        if (!strcmp(comma + 8, words[i])) {
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        if (!strcmp(word, words[i])) {
             p->config->native = (enum engine_native)i;
             return true;
         }
     }
-    return refuse(p, "--engine '%s': not NAME[,native=auto|off|always]", value);
+    return refuse(p, "--engine native='%s': not auto, off or always", word);
+}
+
+/* NAME[,native=auto|off|always][,jitdump=FOLDER] */
+static bool take_engine(struct parser *p, const char *value)
+{
+    if (!set_text(p, &p->config->engine, value, "engine"))
+        return false;
+    char *rest = strchr(p->config->engine, ',');
+    while (rest) {
+        *rest++ = 0;
+        char *option = rest;
+        if ((rest = strchr(rest, ',')))
+            *rest = 0;
+        bool ok = false;
+        if (!strncmp(option, "native=", 7))
+            ok = take_native(p, option + 7);
+        else if (!strncmp(option, "jitdump=", 8))
+            ok = set_text(p, &p->config->jitdump, option + 8, "engine jitdump");
+        else
+            refuse(p, "--engine '%s': not NAME[,native=auto|off|always][,jitdump=FOLDER]", value);
+        if (!ok)
+            return false;
+        if (rest)
+            *rest = ',';
+    }
+    return true;
 }
 
 static bool take_control(struct parser *p, const char *value)
@@ -376,6 +397,8 @@ static bool take(struct parser *p, int option, const char *value)
     case OPT_VERIFY:
         c->verify = true;
         return true;
+    case OPT_TRACE:
+        return set_text(p, &c->trace, value, "trace");
     case OPT_HELP:
         p->result = OPTIONS_HELP;
         return true;
@@ -453,8 +476,8 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
 
 void options_free(struct machine_config *c)
 {
-    char *single[] = {c->name,    c->engine, c->cpu,     c->kernel, c->initrd,
-                      c->cmdline, c->serial, c->control, c->restore};
+    char *single[] = {c->name,    c->engine, c->jitdump, c->cpu,     c->kernel, c->initrd,
+                      c->cmdline, c->serial, c->control, c->restore, c->trace};
 
     for (size_t i = 0; i < ARRAY_SIZE(single); i++)
         free(single[i]);

@@ -38,6 +38,7 @@ struct machine_config {
     char *name;   /* NULL: none */
     char *engine; /* NULL or "auto": the best that works */
     enum engine_native native;
+    char *jitdump; /* folder for perf; NULL: none */
     char *cpu;     /* NULL: the best named model that the host can honour */
     unsigned cpus; /* 1..32 */
     uint64_t memory;
@@ -55,6 +56,7 @@ struct machine_config {
     char *control; /* a path, "fd:N", or NULL: no control socket */
     int ready_fd;  /* -1: none */
     bool no_reboot;
+    char *trace;   /* file for a line about each exit from guest code; NULL: none */
     char *restore; /* a saved machine that goes on instead of booting; NULL: none */
     bool verify;   /* all of it is read before that */
 };

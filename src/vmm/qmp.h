@@ -46,7 +46,7 @@ struct qmp_command {
     const char *name; /* NULL ends a table */
     /* The reply's value, or NULL and *err (a GenericError). */
     json_t *(*run)(struct qmp_call *call, struct error **err);
-    const char *parameter; /* the one argument that it takes; NULL: none */
+    const char *parameters; /* the arguments that it takes, with commas between; NULL: none */
 };
 
 /* All commands, by subject: one file in qmp_commands/ and one table each. */
@@ -56,10 +56,15 @@ extern const struct qmp_command qmp_cpu_commands[];
 extern const struct qmp_command qmp_power_commands[];
 extern const struct qmp_command qmp_query_commands[];
 extern const struct qmp_command qmp_save_commands[];
+extern const struct qmp_command qmp_stats_commands[];
 
 /* NULL-terminated. */
 extern const struct qmp_command *const qmp_command_tables[];
 const struct qmp_command *qmp_command_find(const char *name);
+
+/* A processor's name in QEMU's object tree. */
+#define QMP_CPU_PATH_MAX 48
+void qmp_cpu_path(char path[QMP_CPU_PATH_MAX], unsigned index);
 
 /* The "version" of greeting and query-version. */
 json_t *qmp_version(void);

@@ -13,13 +13,8 @@
 #define QEMU_MICRO 0
 
 const struct qmp_command *const qmp_command_tables[] = {
-    qmp_block_commands,
-    qmp_chardev_commands,
-    qmp_cpu_commands,
-    qmp_power_commands,
-    qmp_query_commands,
-    qmp_save_commands,
-    NULL,
+    qmp_block_commands, qmp_chardev_commands, qmp_cpu_commands,   qmp_power_commands,
+    qmp_query_commands, qmp_save_commands,    qmp_stats_commands, NULL,
 };
 
 const struct qmp_command *qmp_command_find(const char *name)
@@ -134,6 +129,17 @@ static json_t *negotiate(const json_t *arguments, bool *negotiated)
     return json_pack("{s:{}}", "return");
 }
 
+static bool takes(const struct qmp_command *command, const char *key)
+{
+    size_t len = strlen(key);
+    for (const char *at = command->parameters; at && *at; at += strcspn(at, ",")) {
+        at += *at == ',';
+        if (strcspn(at, ",") == len && !strncmp(at, key, len))
+            return true;
+    }
+    return false;
+}
+
 static json_t *execute(const struct control_ops *ops, void *opaque, const json_t *request, bool *negotiated)
 {
     const char *name = json_string_value(json_object_get(request, "execute"));
@@ -152,7 +158,7 @@ static json_t *execute(const struct control_ops *ops, void *opaque, const json_t
     json_t *argument;
     json_object_foreach((json_t *)(uintptr_t)arguments, key, argument)
     {
-        if (!command->parameter || strcmp(key, command->parameter) != 0)
+        if (!takes(command, key))
             return error_about("GenericError", "Parameter '", key, "' is unexpected");
     }
     json_t *value = command->run(&call, &err);

@@ -275,6 +275,17 @@ static long control_cpu_thread_id(void *opaque, unsigned index)
     return vcpus_thread_id(((struct board *)opaque)->vcpus, index);
 }
 
+static const char *control_engine_name(void *opaque)
+{
+    return ((struct board *)opaque)->ops->name;
+}
+
+static unsigned control_cpu_stats(void *opaque, unsigned index, struct engine_stat *out)
+{
+    const struct board *b = opaque;
+    return b->ops->stats ? b->ops->stats(vcpus_get(b->vcpus, index), out, ENGINE_STATS_MAX) : 0;
+}
+
 static bool control_block_info(void *opaque, unsigned index, struct control_block *info)
 {
     const struct board *b = opaque;
@@ -421,6 +432,8 @@ static const struct control_ops control_ops = {
     .quit = control_quit,
     .cpu_count = control_cpu_count,
     .cpu_thread_id = control_cpu_thread_id,
+    .engine_name = control_engine_name,
+    .cpu_stats = control_cpu_stats,
     .block_info = control_block_info,
     .chardev_info = control_chardev_info,
     .save = control_save,

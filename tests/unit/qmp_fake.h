@@ -71,6 +71,18 @@ static inline long fake_cpu_thread_id(void *opaque, unsigned index)
     return 100 + (long)index;
 }
 
+static inline const char *fake_engine_name(void *opaque)
+{
+    return "bt";
+}
+
+static inline unsigned fake_cpu_stats(void *opaque, unsigned index, struct engine_stat *out)
+{
+    out[0] = (struct engine_stat){"translations", ENGINE_STAT_COUNT, 7 + index};
+    out[1] = (struct engine_stat){"halt-cycles", ENGINE_STAT_CYCLES, 9};
+    return 2;
+}
+
 static inline bool fake_block_info(void *opaque, unsigned index, struct control_block *info)
 {
     *info = (struct control_block){.id = "disk0",
@@ -126,6 +138,8 @@ static const struct control_ops fake_ops = {
     .quit = fake_quit,
     .cpu_count = fake_cpu_count,
     .cpu_thread_id = fake_cpu_thread_id,
+    .engine_name = fake_engine_name,
+    .cpu_stats = fake_cpu_stats,
     .block_info = fake_block_info,
     .chardev_info = fake_chardev_info,
     .save = fake_save,

@@ -103,6 +103,32 @@ static void queries(void **state)
            "{\"return\": [{\"filename\": \"unix:/x\", \"frontend-open\": true, \"label\": \"serial0\"}]}");
 }
 
+static void statistics(void **state)
+{
+#define STATS "{\"execute\": \"query-stats\", \"arguments\": {"
+    expect(true, STATS "\"target\": \"vcpu\"}}",
+           "[{\"provider\": \"bt\", \"qom-path\": \"/machine/unattached/device[0]\", \"stats\": "
+           "[{\"name\": \"translations\", \"value\": 7}, {\"name\": \"halt-cycles\", \"value\": 9}]}, ");
+    expect(true,
+           STATS "\"target\": \"vcpu\", \"vcpus\": [\"/machine/unattached/device[1]\"], "
+                 "\"providers\": [{\"provider\": \"bt\", \"names\": [\"translations\"]}]}}",
+           "{\"return\": [{\"provider\": \"bt\", \"qom-path\": \"/machine/unattached/device[1]\", "
+           "\"stats\": [{\"name\": \"translations\", \"value\": 8}]}]}");
+    expect(true, STATS "\"target\": \"vcpu\", \"providers\": [{\"provider\": \"kvm\"}]}}",
+           "{\"return\": []}");
+    expect(true, STATS "\"target\": \"vm\"}}", "{\"return\": []}");
+    expect(true, STATS "\"target\": \"host\"}}", "expects 'vm' or 'vcpu'");
+    expect(true, "{\"execute\": \"query-stats\"}", "expects 'vm' or 'vcpu'");
+    expect(true, STATS "\"target\": \"vcpu\", \"vcpus\": 1}}", "'vcpus' expects an array");
+    expect(true, STATS "\"target\": \"vcpu\", \"targets\": 1}}", "Parameter 'targets' is unexpected");
+    expect(true, "{\"execute\": \"query-stats-schemas\"}",
+           "{\"return\": [{\"provider\": \"bt\", \"stats\": [{\"exponent\": 0, \"name\": \"translations\", "
+           "\"type\": \"cumulative\"}, {\"exponent\": 0, \"name\": \"halt-cycles\", \"type\": "
+           "\"cumulative\", \"unit\": \"cycles\"}], \"target\": \"vcpu\"}]}");
+    expect(true, "{\"execute\": \"query-stats-schemas\", \"arguments\": {\"provider\": \"kvm\"}}",
+           "{\"return\": []}");
+}
+
 static void saving(void **state)
 {
     struct fake_machine fake = {.running = true};
@@ -148,8 +174,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scan_finds_ends), cmocka_unit_test(errors),  cmocka_unit_test(negotiation),
-        cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(saving),
-        cmocka_unit_test(power),
+        cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(statistics),
+        cmocka_unit_test(saving),          cmocka_unit_test(power),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,7 @@ static void everything_at_once(void **state)
     struct error *err = NULL;
 
     assert_int_equal(parse(&c,
-                           "--name web-1 --engine bt,native=off --cpu v3 --cpus=4 --memory 1G --kernel a "
+                           "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 --memory 1G --kernel a "
                            "--initrd b --module m_x=1 "
                            "--module n --cmdline console=ttyS0_quiet --no-reboot",
                            &err),
@@ -64,6 +64,8 @@ static void everything_at_once(void **state)
     assert_string_equal(c.name, "web-1");
     assert_string_equal(c.engine, "bt");
     assert_int_equal(c.native, ENGINE_NATIVE_OFF);
+    assert_string_equal(c.jitdump, "/j");
+    assert_string_equal(c.trace, "t");
     assert_string_equal(c.cpu, "v3");
     assert_int_equal(c.cpus, 4);
     assert_int_equal(c.memory, GIB);
@@ -135,7 +137,9 @@ static void refused(void **state)
         {"--kernel k image", "unexpected argument 'image'"},
         {"--kernel k --no-reboot=1", "unknown option"},
         {"--kernel k --engine bt,native", "native=auto|off|always"},
-        {"--kernel k --engine bt,native=maybe", "native=auto|off|always"},
+        {"--kernel k --engine bt,native=maybe", "'maybe': not auto, off or always"},
+        {"--kernel k --engine bt,jitdump=", "jitdump"},
+        {"--kernel k --engine bt,native=off,fast=yes", "native=auto|off|always"},
         {"--kernel k --cpus 0", "--cpus '0'"},
         {"--kernel k --cpus 33", "from 1 to 32"},
         {"--kernel k --cpus two", "--cpus 'two'"},

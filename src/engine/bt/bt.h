@@ -95,6 +95,27 @@ enum bt_exit {
     BT_EXIT_COUNT
 };
 
+/* Written by the vCPU's thread (bt_stat_add), read by any. Cycles are the host TSC's. */
+struct bt_stats {
+    uint64_t exits[BT_EXIT_COUNT];
+    uint64_t translations, translate_cycles, halt_cycles, native_cycles, native_stays;
+    uint64_t user_entries; /* how often CPL became 3 */
+    uint64_t tlb_misses;   /* of translated code's look-ups */
+    uint64_t tlb_flushes;
+    uint64_t block_lookups; /* that neither a chained jump nor the jump cache answered */
+    uint64_t interrupts;
+};
+
+static inline void bt_stat_add(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t bt_stat_get(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
 struct bt_exception {
     bool pending;
     uint8_t vector;
@@ -293,8 +314,7 @@ struct bt_cpu {
     bool native_stale;              /* the guest has flushed translations since it last did */
     _Atomic int native_fd;          /* of the process that it runs in now, + 1; 0: none */
     _Atomic uint32_t native_denied; /* grows when pages must not be written any more without being noticed */
-    uint64_t user_entries;          /* how often CPL became 3 */
-    uint64_t stat_translated, stat_exits[16], stat_tlb_miss, stat_native;
+    struct bt_stats stats;
     uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64))); /* standard format; valid when !vec_live */
 };
 
@@ -431,17 +451,18 @@ struct bt_engine {
     struct bt_cpu *cpu[BT_CPU_MAX];
     struct bt_cache *cache; /* cache.h */
     struct bt_thunks thunks;
-    atomic_flag split_lock;   /* held from CALLOUT_PRE to CALLOUT_POST of a bounced read-modify-write */
-    struct tr *tr;            /* the translator's workspace; guarded by lock */
-    uint64_t *_Atomic dirty;  /* dirty log, a bit for each page by bt_page_index; NULL: off */
-    uint64_t *dirty_bits;     /* the memory of `dirty`, kept until close */
-    uint64_t *doubt_bits;     /* pages that a vCPU may be about to write although it was denied */
-    uint64_t doubt_epoch;     /* until all have come out since then; guarded by lock */
-    _Atomic bool intr;        /* PIC's INTR */
-    pthread_mutex_t lock;     /* translations, links, invalidation */
-    uint64_t frozen_tsc;      /* host TSC at which guest time stands still; 0: it runs */
-    struct bt_timers *timers; /* lapic_timer.c */
-    uint64_t pv_tsc, pv_ns;   /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
+    struct bt_jitdump *jitdump; /* jitdump.h; NULL: nobody wants it */
+    atomic_flag split_lock;     /* held from CALLOUT_PRE to CALLOUT_POST of a bounced read-modify-write */
+    struct tr *tr;              /* the translator's workspace; guarded by lock */
+    uint64_t *_Atomic dirty;    /* dirty log, a bit for each page by bt_page_index; NULL: off */
+    uint64_t *dirty_bits;       /* the memory of `dirty`, kept until close */
+    uint64_t *doubt_bits;       /* pages that a vCPU may be about to write although it was denied */
+    uint64_t doubt_epoch;       /* until all have come out since then; guarded by lock */
+    _Atomic bool intr;          /* PIC's INTR */
+    pthread_mutex_t lock;       /* translations, links, invalidation */
+    uint64_t frozen_tsc;        /* host TSC at which guest time stands still; 0: it runs */
+    struct bt_timers *timers;   /* lapic_timer.c */
+    uint64_t pv_tsc, pv_ns;     /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
 };
 
 static inline uint64_t bt_host_tsc(void)

@@ -234,7 +234,7 @@ static void kill_block(struct bt_engine *engine, struct bt_block *block)
     page_remove(c, engine->config.memory, block->phys, block);
     if (block->phys2)
         page_remove(c, engine->config.memory, block->phys2, block);
-    c->stat_killed++;
+    bt_stat_add(&c->stat_killed, 1);
 }
 
 /* After kills: every vCPU forgets its jump cache before it enters another block through it. */
@@ -253,7 +253,7 @@ static void kill_segment(struct bt_engine *engine, struct bt_segment *s)
             kill_block(engine, s->blocks[i]);
     forget_entries(engine);
     s->killed_at = engine->cache->epoch;
-    engine->cache->stat_evictions++;
+    bt_stat_add(&engine->cache->stat_evictions, 1);
 }
 
 bool bt_cache_grace_passed(struct bt_engine *engine, uint64_t epoch)

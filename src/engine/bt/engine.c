@@ -12,11 +12,13 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "engine/bt/cpu_state.h"
+#include "engine/bt/jitdump.h"
 #include "engine/bt/lapic.h"
 #include "engine/bt/native.h"
 #include "engine/bt/pvclock.h"
 #include "engine/bt/run.h"
 #include "engine/bt/translate.h"
+#include "engine/bt/watch.h"
 
 /* A compiler of 25 MB of code fits, translated. Host memory is taken only as it fills. */
 #define CODE_CACHE_SIZE (256u * 1024 * 1024)
@@ -73,6 +75,7 @@ static void bt_close(struct engine *engine)
     for (unsigned i = 0; i < BT_CPU_MAX; i++)
         cpu_free(e->cpu[i]);
     bt_cache_free(e->cache);
+    bt_jitdump_close(e->jitdump);
     pthread_mutex_destroy(&e->lock);
     free(e->dirty_bits);
     free(e->doubt_bits);
@@ -110,7 +113,10 @@ static struct engine *bt_open(const struct engine_config *config, struct error *
     }
     e->config = *config;
     e->cache = bt_cache_new(config->memory, CODE_CACHE_SIZE, err);
-    if (!e->cache) {
+    if (e->cache && config->jitdump)
+        e->jitdump = bt_jitdump_open(config->jitdump, err);
+    if (!e->cache || (config->jitdump && !e->jitdump)) {
+        bt_cache_free(e->cache);
         free(e->tr);
         free(e);
         return NULL;
@@ -333,4 +339,5 @@ const struct engine_ops bt_engine_ops = {
     .dirty_start = bt_dirty_start,
     .dirty_stop = bt_dirty_stop,
     .dirty_fetch = bt_dirty_fetch,
+    .stats = bt_stats,
 };

@@ -266,6 +266,7 @@ static void flush_table(struct bt_cpu *cpu, unsigned mode, bool global_too)
 void bt_tlb_flush(struct bt_cpu *cpu, bool global_too)
 {
     cpu->native_stale = true;
+    bt_stat_add(&cpu->stats.tlb_flushes, 1);
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
         flush_table(cpu, mode, global_too);
     if (global_too)
@@ -434,7 +435,7 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
 {
     bool write = DESC_WRITE(desc);
     uint64_t gpa, flags;
-    cpu->stat_tlb_miss++;
+    bt_stat_add(&cpu->stats.tlb_misses, 1);
     if (desc & DESC_MERGED) /* what is wrong is found out access by access */
         return merged_access(cpu, lin, desc);
     /* Not canonical: a fault, or a tag that was taken away while it was looked at, and then its low bits are

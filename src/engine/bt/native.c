@@ -99,10 +99,10 @@ void bt_native_sample(struct bt_cpu *cpu)
     struct bt_native *n = native_of(cpu);
     if (!n || n->unavailable)
         return;
-    uint64_t now = bt_host_tsc(), stays = cpu->user_entries - n->sample_entries + 1;
+    uint64_t now = bt_host_tsc(), stays = cpu->stats.user_entries - n->sample_entries + 1;
     bool at_work = (now - n->sample_tsc) / stays >= BURST_MIN;
     n->sample_tsc = now;
-    n->sample_entries = cpu->user_entries;
+    n->sample_entries = cpu->stats.user_entries;
     if (!at_work || bt_native_wanted(cpu))
         return;
     n->found = n->candidate == cpu->cr3 ? n->found + 1 : 1;
@@ -381,13 +381,15 @@ void bt_native_run(struct bt_cpu *cpu)
         return;
     }
     uint64_t begin = bt_host_tsc();
-    cpu->stat_native++;
+    bt_stat_add(&cpu->stats.native_stays, 1);
     if (!stay_interruptible(cpu, s, &regs) || !fetch_vectors(cpu, s)) {
         lost(cpu, s);
         return;
     }
     put_registers(cpu, &regs);
-    account(cpu, bt_host_tsc() - begin);
+    uint64_t ticks = bt_host_tsc() - begin;
+    bt_stat_add(&cpu->stats.native_cycles, ticks);
+    account(cpu, ticks);
     if (atomic_load_explicit(&cpu->engine->dirty, memory_order_relaxed))
         native_space_mark_dirty(cpu, s);
     if (s->cr3 == UINT64_MAX || (cpu->sysflags & FLAG_ID))

@@ -16,6 +16,7 @@
 #include "engine/bt/native_child.h"
 #include "engine/bt/run.h"
 #include "engine/bt/translate.h"
+#include "engine/bt/watch.h"
 
 #define DR6_BS BIT(14)
 
@@ -104,7 +105,7 @@ void bt_mode_update(struct bt_cpu *cpu)
     }
     enum bt_tlb_mode tlb = BT_TLB_KERNEL;
     if (cpu->cpl == 3) {
-        cpu->user_entries += !(cpu->mode & MODE_USER);
+        bt_stat_add(&cpu->stats.user_entries, !(cpu->mode & MODE_USER));
         mode |= MODE_USER;
         mode |= (cpu->cr0 & CR0_AM) && (cpu->sysflags & FLAG_AC) ? MODE_ALIGN : 0;
         tlb = BT_TLB_USER;
@@ -206,8 +207,11 @@ static struct bt_block *make_block(struct bt_cpu *cpu, uint64_t lin, uint64_t ph
             }
         }
         enum bt_translate_result r = BT_TRANSLATED;
-        if (!block)
+        if (!block) {
+            uint64_t begin = bt_host_tsc();
             r = bt_translate_block(cpu, lin, phys, mode, &block);
+            bt_stat_add(&cpu->stats.translate_cycles, bt_host_tsc() - begin);
+        }
         pthread_mutex_unlock(&engine->lock);
         if (r == BT_TRANSLATED)
             return block;
@@ -229,6 +233,7 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
     if (!fetch_address(cpu, &lin) || !fetch_physical(cpu, lin, &phys))
         return NULL;
     cpu->pc_base = cpu->rip - (lin & 0xfff);
+    bt_stat_add(&cpu->stats.block_lookups, 1);
     struct bt_block *block = bt_cache_find(cpu->engine->cache, phys, mode);
     if (!block || !second_page_holds(cpu, block, lin))
         block = cpu->exc.pending ? NULL : make_block(cpu, lin, phys, mode);
@@ -328,6 +333,7 @@ static void take_requests(struct bt_cpu *cpu)
 
 static void deliver_external(struct bt_cpu *cpu, uint8_t vector)
 {
+    bt_stat_add(&cpu->stats.interrupts, 1);
     cpu->exc = (struct bt_exception){.pending = true, .vector = vector, .external = true};
     cpu->mp_state = MP_RUNNING;
     bt_deliver(cpu);
@@ -420,9 +426,11 @@ static void sleep_until_event(struct bt_cpu *cpu)
     bt_vec_save(cpu);
     atomic_store(&cpu->code_epoch, 0);
     atomic_store(&cpu->sleeping, true);
+    uint64_t begin = bt_host_tsc();
     if (!atomic_load(&cpu->kick))
         syscall(SYS_futex, &cpu->kick, FUTEX_WAIT_BITSET_PRIVATE, 0, deadline == UINT64_MAX ? NULL : &ts,
                 NULL, FUTEX_BITSET_MATCH_ANY);
+    bt_stat_add(&cpu->stats.halt_cycles, bt_host_tsc() - begin);
     atomic_store(&cpu->sleeping, false);
     atomic_store(&cpu->code_epoch, atomic_load(&cpu->engine->cache->epoch));
     take_requests(cpu);
@@ -486,7 +494,9 @@ static void step(struct bt_cpu *cpu)
     bool done = run_blocks(cpu, extra);
     cpu->event_check |= cpu->shadow; /* STI came out */
     if (done) {
-        cpu->stat_exits[cpu->exit_reason]++;
+        bt_stat_add(&cpu->stats.exits[cpu->exit_reason], 1);
+        if (cpu->engine->config.trace)
+            bt_trace_exit(cpu);
         if (cpu->exit_reason == BT_EXIT_OP)
             done = run_op(cpu);
         else if (cpu->exit_reason == BT_EXIT_FAULT)

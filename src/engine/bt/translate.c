@@ -9,6 +9,7 @@
 #include <Zydis/Mnemonic.h>
 
 #include "base/util.h"
+#include "engine/bt/jitdump.h"
 #include "x86/features.h"
 
 /* Compiled with vector instructions as all of this file, so these two are heavy. */
@@ -370,7 +371,8 @@ static bool unchanged(const struct tr *t, const uint8_t *code, unsigned avail)
     return true;
 }
 
-static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t phys2, struct bt_block **out)
+static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t phys, uint64_t phys2,
+                                           struct bt_block **out)
 {
     if (!bt_cache_reserve(t->engine, &t->e))
         return BT_TRANSLATE_RETRY;
@@ -386,7 +388,10 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t
         return BT_TRANSLATE_ERROR;
     }
     bt_cache_add(t->engine, t->block, &t->e);
-    t->cpu->stat_translated++;
+    if (t->engine->jitdump)
+        bt_jitdump_block(t->engine->jitdump, lin, t->mode & MODE_USER,
+                         bt_cache_exec(t->engine->cache, t->block->code), t->block->code, t->block->code_len);
+    bt_stat_add(&t->cpu->stats.translations, 1);
     *out = t->block;
     return BT_TRANSLATED;
 }
@@ -422,6 +427,6 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
         if (!bt_cache_protect(engine, phys, MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off)))
             return BT_TRANSLATE_RETRY;
         if (unchanged(t, code, avail))
-            return emit_block(t, phys, phys2, out);
+            return emit_block(t, lin, phys, phys2, out);
     } while (true);
 }
