@@ -89,8 +89,8 @@ enum x86_decode_result {
     DECODE_MORE,     /* `len` bytes do not hold the whole instruction */
 };
 
-/* Decodes the instruction at code[0, len) for code size `mode` 16, 32 or 64. Thread-safe. Uses vector
- * registers. */
+/* Decodes the instruction at code[0, len), which must not change meanwhile, for code size `mode` 16, 32
+ * or 64. Thread-safe. Uses vector registers. */
 enum x86_decode_result x86_decode(struct x86_insn *insn, const uint8_t *code, size_t len, unsigned mode);
 
 /* Intel-syntax text, for logs and debugging. */

@@ -408,6 +408,66 @@ static void flip(void *arg)
     }
 }
 
+/*
+ * A constant in code grows, and then a number that says how far it has come: who has read the number and
+ * serialises must not execute an older constant. As other code of the page stays, it is known for code all the
+ * time; the writer's translation of its address is new each time.
+ */
+#define OVERTAKE_AT 64
+static volatile uint32_t constant_written;
+
+static uint32_t call_code(unsigned offset)
+{
+    uint32_t v;
+    __asm__ volatile("call *%1" : "=a"(v) : "r"(code + offset) : "memory", "cc");
+    return v;
+}
+
+static void overtake(void *arg)
+{
+    bool with_strings = arg;
+    uint32_t state = 5, regs[4];
+    volatile uint32_t *constant = (volatile uint32_t *)(void *)(code + OVERTAKE_AT + 4);
+    if (!this_processor()) {
+        for (uint32_t i = 1; i < (few ? 2000 : 30000); i++) {
+            invlpg((uintptr_t)code);
+            if (with_strings) {
+                uint32_t v = i, *to = (uint32_t *)(void *)(code + OVERTAKE_AT + 4);
+                uint64_t n = 1;
+                const uint32_t *from = &v;
+                __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+            } else {
+                *constant = i;
+            }
+            constant_written = i;
+            random_delay(&state);
+        }
+        constant_written = UINT32_MAX;
+        return;
+    }
+    for (uint32_t written; (written = constant_written) != UINT32_MAX;) {
+        cpuid(0, 0, regs);
+        if (call_code(OVERTAKE_AT + 3) < written)
+            __atomic_add_fetch(&code_called, 1, __ATOMIC_SEQ_CST);
+        call_code(256);
+    }
+}
+
+static void overtake_tests(void)
+{
+    code = new_page();
+    code[OVERTAKE_AT + 3] = 0xb8;
+    code[OVERTAKE_AT + 8] = 0xc3;
+    code[256] = 0xc3;
+    for (unsigned strings = 0; strings < 2; strings++) {
+        constant_written = 0;
+        *(volatile uint32_t *)(void *)(code + OVERTAKE_AT + 4) = 0;
+        on_all(overtake, strings ? scratch : NULL);
+        check_equal(code_called, 0,
+                    strings ? "no older code by a string instruction" : "no older code after it was written");
+    }
+}
+
 static void code_tests(void)
 {
     code = new_page();
@@ -419,6 +479,7 @@ static void code_tests(void)
     flipping = true;
     on_all(flip, NULL);
     check_equal(code_called, 0, "a constant in code written while others run it");
+    overtake_tests();
 }
 
 /* --- all at once: a lock-protected list of work --- */

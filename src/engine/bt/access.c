@@ -12,6 +12,8 @@
 
 static void code_written(struct bt_cpu *cpu, uint64_t gpa, unsigned len)
 {
+    /* Pairs with the one in bt_cache_protect: either it reads what was written or we find its code bits. */
+    atomic_thread_fence(memory_order_seq_cst);
     if (!bt_page_has_code(cpu->engine, gpa, len))
         return;
     bt_vec_save(cpu);
@@ -26,7 +28,10 @@ static uint64_t mmio_read(struct bt_cpu *cpu, uint64_t gpa, unsigned len)
     bt_vec_save(cpu);
     if (bt_lapic_owns(cpu->lapic, gpa))
         return bt_lapic_read(cpu->lapic, gpa & 0xfff);
-    return host->mmio_read(host->opaque, gpa, len);
+    atomic_store(&cpu->in_host, true);
+    uint64_t value = host->mmio_read(host->opaque, gpa, len);
+    atomic_store(&cpu->in_host, false);
+    return value;
 }
 
 static void mmio_write(struct bt_cpu *cpu, uint64_t gpa, unsigned len, uint64_t value)
@@ -34,10 +39,13 @@ static void mmio_write(struct bt_cpu *cpu, uint64_t gpa, unsigned len, uint64_t 
     const struct engine_host *host = cpu->engine->config.host;
     bt_vec_save(cpu);
     cpu->event_check = true;
-    if (bt_lapic_owns(cpu->lapic, gpa))
+    if (bt_lapic_owns(cpu->lapic, gpa)) {
         bt_lapic_write(cpu->lapic, gpa & 0xfff, (uint32_t)value);
-    else
-        host->mmio_write(host->opaque, gpa, len, value);
+        return;
+    }
+    atomic_store(&cpu->in_host, true);
+    host->mmio_write(host->opaque, gpa, len, value);
+    atomic_store(&cpu->in_host, false);
 }
 
 /* Copies byte-wise: libc's copies would use vector registers. */
@@ -197,9 +205,9 @@ uint8_t *bt_host_ptr(struct bt_cpu *cpu, uint64_t lin, unsigned access)
         bt_mark_dirty(cpu->engine, gpa);
         code_written(cpu, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE);
     }
-    if (!(access & (BT_IMPLICIT | BT_USER)) && bt_ram_ptr(cpu, gpa, true))
-        bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags, write);
-    return host;
+    bool filled = !(access & (BT_IMPLICIT | BT_USER)) && bt_ram_ptr(cpu, gpa, true) &&
+                  bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags, write);
+    return !write || filled || cpu->engine->config.cpu_count == 1 ? host : NULL;
 }
 
 /* ---- checked accesses of translated code ---- */

@@ -293,6 +293,7 @@ struct bt_cpu {
     struct bt_lapic *lapic;
     _Atomic bool sleeping;       /* in futex wait on kick */
     _Atomic uint64_t code_epoch; /* cache epoch when run.c last looked; 0: not using any block */
+    _Atomic bool in_host;        /* a device is being asked, with no memory of the guest's at hand */
     /* Checked access in progress (CALLOUT_PRE to CALLOUT_POST). */
     uint64_t slow_lin;
     uint32_t slow_len;

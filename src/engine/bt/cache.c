@@ -136,14 +136,14 @@ struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc)
         unsigned low = 0, high = atomic_load_explicit(&s->count, memory_order_acquire);
         while (high - low > 1) {
             unsigned mid = (low + high) / 2;
-            if (s->blocks[mid]->code <= write)
+            if (bt_block_write(c, s->blocks[mid], 0) <= write)
                 low = mid;
             else
                 high = mid;
         }
-        if (low < high && s->blocks[low]->code <= write &&
-            write < s->blocks[low]->code + s->blocks[low]->code_len)
-            return s->blocks[low];
+        struct bt_block *b = low < high ? s->blocks[low] : NULL;
+        if (b && write >= bt_block_write(c, b, 0) && write < bt_block_write(c, b, b->code_len))
+            return b;
     }
     return NULL;
 }
@@ -193,14 +193,21 @@ static void kick_all(struct bt_engine *engine)
  */
 static void close_entry(struct bt_engine *engine, struct bt_block *block)
 {
-    uint8_t jump[8];
-    memcpy(jump, block->code, sizeof(jump));
-    int32_t rel = (int32_t)(engine->thunks.dead - (bt_cache_exec(engine->cache, block->code) + 5));
+    uint8_t jump[8], *code = bt_block_write(engine->cache, block, 0);
+    memcpy(jump, code, sizeof(jump));
+    int32_t rel = (int32_t)(engine->thunks.dead - bt_block_exec(engine->cache, block, 5));
     jump[0] = 0xe9;
     memcpy(jump + 1, &rel, sizeof(rel));
     uint64_t word;
     memcpy(&word, jump, sizeof(word));
-    __atomic_store_n((uint64_t *)(void *)block->code, word, __ATOMIC_RELEASE);
+    __atomic_store_n((uint64_t *)(void *)code, word, __ATOMIC_RELEASE);
+}
+
+static void unlink_jump(struct bt_cache *c, struct bt_link *link)
+{
+    struct bt_block *from = bt_link_from(link);
+    emit_patch(bt_block_write(c, from, link->at), bt_block_write(c, from, link->stub));
+    link->to = NULL;
 }
 
 /* The block is found no more, and nothing jumps to it; its memory stays until its segment is reused. */
@@ -215,10 +222,8 @@ static void kill_block(struct bt_engine *engine, struct bt_block *block)
     while (*at != block)
         at = &(*at)->hash_next;
     atomic_store_explicit(at, block->hash_next, memory_order_release);
-    for (struct bt_link *in = block->in; in; in = in->next_in) {
-        emit_patch(in->at, in->stub);
-        in->to = NULL;
-    }
+    for (struct bt_link *in = block->in; in; in = in->next_in)
+        unlink_jump(c, in);
     block->in = NULL;
     for (unsigned i = 0; i < block->link_count; i++) {
         struct bt_link *out = &block->link[i];
@@ -228,12 +233,11 @@ static void kill_block(struct bt_engine *engine, struct bt_block *block)
         while (*in != out)
             in = &(*in)->next_in;
         *in = out->next_in;
-        emit_patch(out->at, out->stub);
-        out->to = NULL;
+        unlink_jump(c, out);
     }
     page_remove(c, engine->config.memory, block->phys, block);
-    if (block->phys2)
-        page_remove(c, engine->config.memory, block->phys2, block);
+    if (block->page2)
+        page_remove(c, engine->config.memory, bt_block_phys2(block), block);
     bt_stat_add(&c->stat_killed, 1);
 }
 
@@ -313,6 +317,7 @@ bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
         if (after->count && !after->killed_at)
             kill_segment(engine, after);
     }
+    s->record_next += -(uintptr_t)s->record_next & (BT_BLOCK_LINE - 1);
     make_present(c, s);
     *e = (struct emitter){.p = s->next, .end = s->next + BT_BLOCK_ROOM, .delta = c->exec - c->write};
     return true;
@@ -348,16 +353,16 @@ void bt_cache_add(struct bt_engine *engine, struct bt_block *block, const struct
 {
     struct bt_cache *c = engine->cache;
     struct bt_segment *s = &c->segment[c->current];
-    block->code = s->next;
-    block->code_len = (uint32_t)(e->p - s->next);
+    block->code = (uint32_t)(s->next - c->write);
+    block->code_len = (uint16_t)(e->p - s->next);
     s->next = e->p + (-(uintptr_t)e->p & 15);
     s->blocks[s->count] = block;
     atomic_store_explicit(&s->count, s->count + 1, memory_order_release);
     struct bt_page *page = page_get(c, engine->config.memory, block->phys);
     block->page_next[0] = page->blocks;
     page->blocks = block;
-    if (block->phys2) {
-        page = page_get(c, engine->config.memory, block->phys2);
+    if (block->page2) {
+        page = page_get(c, engine->config.memory, bt_block_phys2(block));
         block->page_next[1] = page->blocks;
         page->blocks = block;
     }
@@ -368,14 +373,15 @@ void bt_cache_add(struct bt_engine *engine, struct bt_block *block, const struct
 
 void bt_cache_link(struct bt_cache *c, struct bt_link *link, struct bt_block *to)
 {
-    if (link->to || link->from->dead || to->dead)
+    const struct bt_block *from = bt_link_from(link);
+    if (link->to || from->dead || to->dead)
         return;
-    bool backward = link->target <= (link->from->phys & 0xfff) + link->from->len - 1u;
-    const uint8_t *exec = link->saved ? to->entry_saved : backward ? to->entry_poll : to->entry;
+    bool backward = link->target <= (from->phys & 0xfff) + from->len - 1u;
+    unsigned entry = link->saved ? to->entry_saved : backward ? to->entry_poll : to->entry;
     link->to = to;
     link->next_in = to->in;
     to->in = link;
-    emit_patch(link->at, c->write + (exec - c->exec));
+    emit_patch(bt_block_write(c, from, link->at), bt_block_write(c, to, entry));
 }
 
 static uint64_t granules(uint64_t gpa, unsigned len)
@@ -394,7 +400,10 @@ void bt_page_writable(struct bt_engine *engine, uint64_t gpa)
         __atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
 }
 
-/* Takes the page from all soft TLBs. Whether another vCPU may be about to write it all the same. */
+/*
+ * Takes the page from all soft TLBs. Whether another vCPU may be about to write it all the same: also by a
+ * look-up whose entry has gone since, as for all accesses of a block that share it.
+ */
 static bool deny_page(struct bt_engine *engine, uint64_t gpa)
 {
     long index = bt_page_index(engine->config.memory, gpa);
@@ -405,10 +414,10 @@ static bool deny_page(struct bt_engine *engine, uint64_t gpa)
         return false;
     const struct guest_region *r = guest_region_find(engine->config.memory, gpa);
     uint64_t host = (uint64_t)(uintptr_t)(r->host + (round_down(gpa, GUEST_PAGE_SIZE) - r->gpa));
-    bool denied = false;
     for (unsigned i = 0; i < engine->config.cpu_count; i++)
-        denied |= engine->cpu[i] && bt_tlb_deny_writes(engine->cpu[i], host, false);
-    return denied && engine->config.cpu_count > 1;
+        if (engine->cpu[i])
+            bt_tlb_deny_writes(engine->cpu[i], host, false);
+    return engine->config.cpu_count > 1;
 }
 
 bool bt_cache_protect(struct bt_engine *engine, uint64_t gpa, unsigned len)
@@ -466,7 +475,7 @@ bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len)
         for (struct bt_block *b = page->blocks, *next; b; b = next) {
             unsigned side = round_down(b->phys, GUEST_PAGE_SIZE) == at ? 0 : 1;
             uint64_t first = side ? at : b->phys;
-            uint64_t last = !b->phys2 ? b->phys + b->len
+            uint64_t last = !b->page2 ? b->phys + b->len
                             : side    ? at + ((b->phys + b->len) & 0xfff)
                                       : at + GUEST_PAGE_SIZE;
             next = b->page_next[side];
@@ -483,6 +492,7 @@ bool bt_cache_invalidate(struct bt_engine *engine, uint64_t gpa, uint64_t len)
 void bt_code_written(struct bt_engine *engine, uint64_t gpa, uint64_t len)
 {
     uint64_t end = gpa + len;
+    atomic_thread_fence(memory_order_seq_cst); /* see code_written in access.c */
     while (gpa < end) {
         unsigned n = (unsigned)MIN(end - gpa, GUEST_PAGE_SIZE - (gpa & 0xfff));
         if (bt_page_has_code(engine, gpa, n)) {

@@ -13,50 +13,66 @@
 #ifndef BT_CACHE_H
 #define BT_CACHE_H
 
+#include <stddef.h>
+
 #include "engine/bt/bt.h"
 #include "engine/bt/emit.h"
 
 /* An exit of a block that can be chained: its two branches come first, then where it goes on precisely. */
 struct bt_link {
-    struct bt_block *from, *to;
-    uint8_t *at;     /* writable address of the jump's displacement; NULL: no such exit */
-    uint8_t *stub;   /* writable address of what it jumps to when not linked */
-    uint16_t target; /* page offset of the target */
-    uint32_t mode;   /* the target's */
-    bool saved;      /* the flags are in cpu->status there, not in the host's */
-    struct bt_link *next_in;
+    struct bt_block *to;     /* NULL: not chained */
+    struct bt_link *next_in; /* of to->in */
+    uint16_t back;           /* its own offset in the block's record */
+    uint16_t at;             /* offset in the block's code of the jump's displacement; 0: no such exit */
+    uint16_t stub;           /* and of what it jumps to when not linked */
+    uint16_t target;         /* page offset of the target */
+    uint16_t mode;           /* the target's */
+    bool saved;              /* the flags are in cpu->status there, not in the host's */
 };
 
-/* An instruction of a block, for when the host faults in it. */
-struct bt_insn_at {
-    uint16_t code;  /* offset of its first byte of code */
-    uint16_t guest; /* offset from the block's first guest byte */
-    uint16_t fault; /* code offset where to go on once the registers have been taken, or BT_FAULT_* */
+/* An instruction of a block that may fault by itself in the host. Offsets in code are from the block's. */
+struct bt_trap_at {
+    uint16_t code, end; /* what of the code is this instruction */
+    uint16_t guest;     /* offset from the block's first guest byte */
+    uint16_t fault;     /* offset in code where to go on once the registers have been taken, or BT_FAULT_* */
 };
 enum { BT_FAULT_FLAGS_HOST, BT_FAULT_FLAGS_SAVED, BT_FAULT_CODE /* from here on: offsets */ };
 
+/*
+ * A block's record: this, its links, and its traps. There are a hundred thousand of them, and a look-up is as
+ * dear as the lines of memory that it touches: what it reads comes first, in one of them.
+ */
 struct bt_block {
-    uint64_t phys;  /* guest physical address of the first byte */
-    uint64_t phys2; /* page of the last byte when that is another one; else 0 */
-    bool asks;      /* with phys2: its code finds out by itself when the second page is another one now */
-    uint32_t mode;  /* MODE_* */
-    uint16_t len;   /* guest bytes */
-    uint16_t insn_count;
-    bool dead;
-    uint8_t *code; /* writable address */
-    uint32_t code_len;
-    const uint8_t *entry;          /* executable addresses: flags and pc_base in place, no poll */
-    const uint8_t *entry_poll;     /* the same, comes back when cpu->kick is set */
-    const uint8_t *entry_saved;    /* as entry_poll, flags in cpu->status */
-    const uint8_t *entry_indirect; /* the same, RIP in T0 */
-    struct bt_op *op;              /* of the last instruction, when C executes it */
-    struct bt_link *link;
-    uint16_t link_count;
-    struct bt_link *in; /* jumps that lead here */
+    uint64_t phys; /* guest physical address of the first byte */
     struct bt_block *_Atomic hash_next;
+    uint32_t page2; /* number of the last byte's page when that is another one; else 0 */
+    uint32_t code;  /* offset in the cache; the code begins with its entry for indirect jumps, RIP in T0 */
+    uint16_t mode;  /* MODE_* */
+    uint16_t entry; /* offsets in code: flags and pc_base in place, no poll */
+    bool asks;      /* with page2: its code finds out by itself when the second page is another one now */
+    bool dead;
+    uint8_t link_count, trap_count;
+
+    uint16_t entry_poll;  /* as `entry`, comes back when cpu->kick is set */
+    uint16_t entry_saved; /* as entry_poll, flags in cpu->status */
+    uint16_t len;         /* guest bytes */
+    uint16_t code_len;
     struct bt_block *page_next[2];
-    struct bt_insn_at insn[]; /* insn_count of them */
+    struct bt_link *in; /* jumps that lead here */
+    struct bt_link link[];
 };
+#define BT_BLOCK_LINE 32 /* records are aligned to it */
+_Static_assert(offsetof(struct bt_block, trap_count) < BT_BLOCK_LINE, "what a look-up reads is in one line");
+
+static inline struct bt_trap_at *bt_block_traps(struct bt_block *b)
+{
+    return (struct bt_trap_at *)(void *)&b->link[b->link_count];
+}
+
+static inline struct bt_block *bt_link_from(struct bt_link *link)
+{
+    return (struct bt_block *)(void *)((uint8_t *)link - link->back);
+}
 
 /* What is known of a physical page that holds, or held, translated code. */
 struct bt_page {
@@ -109,7 +125,24 @@ static inline const uint8_t *bt_cache_exec(const struct bt_cache *c, const uint8
     return c->exec + (write - c->write);
 }
 
-/* The live block for a key, or NULL. phys2 is checked by the caller through block->phys2. */
+/* Executable and writable addresses of a block's code, from an offset in it. */
+static inline const uint8_t *bt_block_exec(const struct bt_cache *c, const struct bt_block *b,
+                                           unsigned offset)
+{
+    return c->exec + b->code + offset;
+}
+
+static inline uint8_t *bt_block_write(const struct bt_cache *c, const struct bt_block *b, unsigned offset)
+{
+    return c->write + b->code + offset;
+}
+
+static inline uint64_t bt_block_phys2(const struct bt_block *b)
+{
+    return (uint64_t)b->page2 << GUEST_PAGE_SHIFT;
+}
+
+/* The live block for a key, or NULL. The second page, if it has one, is checked by the caller. */
 struct bt_block *bt_cache_find(struct bt_cache *c, uint64_t phys, uint32_t mode);
 /* The block whose code holds executable address pc, or NULL. From a signal handler on a vCPU's thread. */
 struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc);
@@ -119,7 +152,8 @@ struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc);
  * out, try again.
  */
 bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e);
-/* Zeroed memory for the block being made, at most BT_RECORD_ROOM in all, that lives as long as the block. */
+/* Zeroed memory for the block being made, at most BT_RECORD_ROOM in all, that lives as long as the block; the
+ * block itself comes first. */
 void *bt_cache_record(struct bt_cache *c, size_t size);
 /* The block being made comes to nothing. */
 void bt_cache_abandon(struct bt_cache *c, struct bt_block *block);

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -280,6 +281,26 @@ static void deny_all_writes(struct bt_engine *e)
             __atomic_fetch_or(&e->dirty_bits[i], e->doubt_bits[i], __ATOMIC_RELAXED);
 }
 
+/*
+ * Waits until no vCPU uses what it looked up before rights to write were taken back. False: one is kept from
+ * coming out for long.
+ */
+static bool all_came_out(struct bt_engine *e)
+{
+    for (unsigned try = 0; try < 1000; try++) {
+        bool all = true;
+        for (unsigned i = 0; i < e->config.cpu_count && all; i++) {
+            struct bt_cpu *cpu = e->cpu[i];
+            uint64_t seen = cpu && !atomic_load(&cpu->in_host) ? atomic_load(&cpu->code_epoch) : 0;
+            all = !seen || seen >= e->doubt_epoch;
+        }
+        if (all)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    }
+    return false;
+}
+
 static bool bt_dirty_start(struct engine *engine, struct error **err)
 {
     struct bt_engine *e = engine_of(engine);
@@ -294,6 +315,16 @@ static bool bt_dirty_start(struct engine *engine, struct error **err)
     memset(e->dirty_bits, 0, dirty_words(e) * sizeof(uint64_t));
     atomic_store(&e->dirty, e->dirty_bits);
     deny_all_writes(e);
+    /* Look-ups of before may have no entry any more: without a wait every page that had one is in doubt. */
+    bool sure = all_came_out(e);
+    pthread_mutex_lock(&e->lock);
+    for (size_t i = 0; i < dirty_words(e); i++) {
+        e->doubt_bits[i] =
+            sure ? 0 : e->doubt_bits[i] | __atomic_load_n(&e->cache->writable[i], __ATOMIC_RELAXED);
+        if (e->doubt_bits[i])
+            __atomic_fetch_or(&e->dirty_bits[i], e->doubt_bits[i], __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&e->lock);
     return true;
 }
 

@@ -49,6 +49,16 @@ static void raise_guest(struct bt_cpu *cpu, long long trap)
     }
 }
 
+/* The instruction that the code at offset `off` stands for; NULL: none that may fault. */
+static const struct bt_trap_at *trap_at(struct bt_block *block, unsigned off)
+{
+    const struct bt_trap_at *at = bt_block_traps(block);
+    for (unsigned i = 0; i < block->trap_count; i++)
+        if (off >= at[i].code && off < at[i].end)
+            return &at[i];
+    return NULL;
+}
+
 /* True when the fault was a guest instruction's. */
 static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
 {
@@ -57,11 +67,10 @@ static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
     struct bt_block *block = bt_cache_at(cpu->engine->cache, pc);
     if (!block || regs[REG_TRAPNO] == VEC_PF)
         return false;
-    unsigned off = (unsigned)(pc - bt_cache_exec(cpu->engine->cache, block->code));
-    unsigned i = 0;
-    while (i + 1u < block->insn_count && block->insn[i + 1].code <= off)
-        i++;
-    const struct bt_insn_at *at = &block->insn[i];
+    const struct bt_trap_at *at =
+        trap_at(block, (unsigned)(pc - bt_block_exec(cpu->engine->cache, block, 0)));
+    if (!at)
+        return false;
     for (unsigned n = 0; n < 16; n++)
         if (bt_host_reg[n] != H_NONE)
             cpu->gpr[n] = (uint64_t)regs[greg_of[bt_host_reg[n]]];
@@ -70,9 +79,8 @@ static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
     cpu->rip = bt_wrap_rip(cpu, cpu->pc_base + (block->phys & 0xfff) + at->guest);
     cpu->exit_reason = BT_EXIT_FAULT;
     raise_guest(cpu, regs[REG_TRAPNO]);
-    const uint8_t *next = at->fault < BT_FAULT_CODE
-                              ? cpu->engine->thunks.leave
-                              : bt_cache_exec(cpu->engine->cache, block->code) + at->fault;
+    const uint8_t *next = at->fault < BT_FAULT_CODE ? cpu->engine->thunks.leave
+                                                    : bt_block_exec(cpu->engine->cache, block, at->fault);
     regs[REG_RIP] = (greg_t)(uintptr_t)next;
     return true;
 }

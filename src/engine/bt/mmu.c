@@ -360,7 +360,7 @@ static void touch_memory(struct bt_cpu *cpu, uint64_t gpa)
         bt_vec_load(cpu);
 }
 
-void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write)
+bool bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write)
 {
     struct bt_tlb_entry *entry = bt_tlb_slot(cpu->tlb, lin);
     uint64_t page = round_down(lin, GUEST_PAGE_SIZE);
@@ -377,7 +377,7 @@ void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
     if (!(flags & BT_TLBE_GLOBAL))
         log_slot(cpu, (unsigned)(entry - cpu->tlb));
     if (!(flags & BT_TLBE_WRITABLE))
-        return;
+        return false;
     bt_page_writable(cpu->engine, gpa);
     __atomic_store_n(&entry->write_tag, page, __ATOMIC_RELAXED);
     /*
@@ -385,11 +385,22 @@ void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
      * for a dirty log that is being started, which must see the first write to a page that was only read.
      */
     atomic_thread_fence(memory_order_seq_cst);
-    if ((!write && dirty_logging(cpu->engine)) ||
-        bt_page_has_code(cpu->engine, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE))
+    bool code = bt_page_has_code(cpu->engine, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE);
+    if (code || (!write && dirty_logging(cpu->engine)))
         __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
     if (write)
         bt_mark_dirty(cpu->engine, gpa);
+    return !code && (write || !dirty_logging(cpu->engine));
+}
+
+/*
+ * A write that has missed the TLB may go ahead at the address that it gets: whoever translates code in the
+ * page finds the entry and waits until it is done. Without an entry, as where the page has code already, that
+ * is so only when there is no other processor to translate.
+ */
+static bool write_goes_ahead(const struct bt_cpu *cpu, bool filled)
+{
+    return filled || cpu->engine->config.cpu_count == 1;
 }
 
 void bt_leave_at(struct bt_cpu *cpu, unsigned off, enum bt_exit reason)
@@ -411,19 +422,36 @@ uint64_t bt_access_fault(struct bt_cpu *cpu, uint64_t desc)
     return 0;
 }
 
+/*
+ * While dirty pages are logged: whether the slot for `lin` is another page's, which the block may be using to
+ * write without looking again. Who takes back rights to write would not find it any more, so the block is
+ * left.
+ */
+static bool takes_written_slot(struct bt_cpu *cpu, uint64_t lin)
+{
+    struct bt_tlb_entry *entry = bt_tlb_slot(cpu->tlb, lin);
+    uint64_t tag = __atomic_load_n(&entry->write_tag, __ATOMIC_RELAXED);
+    if (!dirty_logging(cpu->engine) || (tag & 0xfff) || tag == round_down(lin, GUEST_PAGE_SIZE))
+        return false;
+    tlb_clear(entry);
+    return true;
+}
+
 /* A span that several accesses share: plain memory, or the block is left for one without such spans. */
 static uint64_t merged_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
 {
     bool write = DESC_WRITE(desc);
     uint64_t gpa, flags;
     if ((lin & 0xfff) + DESC_SIZE(desc) <= GUEST_PAGE_SIZE && bt_canonical_lin(cpu, lin) &&
-        !bt_page_watched(cpu, lin) && bt_translate(cpu, lin, write ? BT_WRITE : BT_READ, &gpa, &flags)) {
+        !bt_page_watched(cpu, lin) && !takes_written_slot(cpu, lin) &&
+        bt_translate(cpu, lin, write ? BT_WRITE : BT_READ, &gpa, &flags)) {
         uint8_t *host = bt_ram_ptr(cpu, gpa, false);
         bool writable = bt_ram_ptr(cpu, gpa, true);
         if (host && (writable || !write) && !(write && bt_page_has_code(cpu->engine, gpa, DESC_SIZE(desc)))) {
-            bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff),
-                        writable ? flags : flags & ~(uint64_t)BT_TLBE_WRITABLE, write);
-            return (uint64_t)(uintptr_t)host;
+            bool filled = bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff),
+                                      writable ? flags : flags & ~(uint64_t)BT_TLBE_WRITABLE, write);
+            if (!write || write_goes_ahead(cpu, filled))
+                return (uint64_t)(uintptr_t)host;
         }
     }
     cpu->exc.pending = false;
@@ -449,6 +477,10 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
         bt_leave_at(cpu, DESC_OFFSET(desc), BT_EXIT_SLOW);
         return 0;
     }
+    if (takes_written_slot(cpu, lin)) {
+        bt_leave_at(cpu, DESC_OFFSET(desc), BT_EXIT_PRECISE);
+        return 0;
+    }
     if (!bt_translate(cpu, lin, write ? BT_WRITE : BT_READ, &gpa, &flags))
         return bt_access_fault(cpu, desc);
     uint8_t *host = bt_ram_ptr(cpu, gpa, false);
@@ -459,6 +491,10 @@ uint64_t bt_callout_access(struct bt_cpu *cpu, uint64_t lin, uint64_t desc)
     }
     if (!bt_ram_ptr(cpu, gpa, true))
         flags &= ~BT_TLBE_WRITABLE;
-    bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags, write);
+    bool filled = bt_tlb_fill(cpu, lin, gpa, host - (gpa & 0xfff), flags, write);
+    if (write && !write_goes_ahead(cpu, filled)) {
+        bt_leave_at(cpu, DESC_OFFSET(desc), BT_EXIT_SLOW);
+        return 0;
+    }
     return (uint64_t)(uintptr_t)host;
 }

@@ -23,9 +23,10 @@ bool bt_walk64(struct bt_cpu *cpu, uint64_t lin, struct bt_walk *w);
 void bt_mark_dirty(struct bt_engine *engine, uint64_t gpa);
 /*
  * Puts a translation into the table of the current access mode. `host` is the page's address; `write`: the
- * access at hand writes. A page that is only read is not yet writable while dirty pages are logged.
+ * access at hand writes. A page that is only read is not yet writable while dirty pages are logged. True: the
+ * entry lets writes go ahead until somebody takes that back.
  */
-void bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write);
+bool bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, uint64_t flags, bool write);
 /* Whether a data breakpoint (DR0-3 by DR7) lies in the page. */
 bool bt_page_watched(const struct bt_cpu *cpu, uint64_t lin);
 /* A callout leaves translated code at the instruction at page offset `off`. */

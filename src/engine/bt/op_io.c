@@ -54,14 +54,19 @@ uint32_t bt_io_read(struct bt_cpu *cpu, uint16_t port, unsigned size)
 {
     check_breakpoints(cpu, port, size);
     const struct engine_host *host = cpu->engine->config.host;
-    return host->port_read(host->opaque, port, size);
+    atomic_store(&cpu->in_host, true);
+    uint32_t value = host->port_read(host->opaque, port, size);
+    atomic_store(&cpu->in_host, false);
+    return value;
 }
 
 void bt_io_write(struct bt_cpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
     check_breakpoints(cpu, port, size);
     const struct engine_host *host = cpu->engine->config.host;
+    atomic_store(&cpu->in_host, true);
     host->port_write(host->opaque, port, size, value);
+    atomic_store(&cpu->in_host, false);
 }
 
 static uint16_t port_of(const struct bt_cpu *cpu, const struct bt_op *op)

@@ -171,11 +171,11 @@ static bool fetch_physical(struct bt_cpu *cpu, uint64_t lin, uint64_t *phys)
 static bool second_page_holds(struct bt_cpu *cpu, const struct bt_block *block, uint64_t lin)
 {
     uint64_t gpa, next = round_down(lin, GUEST_PAGE_SIZE) + GUEST_PAGE_SIZE;
-    if (!block->phys2)
+    if (!block->page2)
         return true;
     if (!bt_long_mode(cpu))
         next &= UINT32_MAX;
-    return fetch_physical(cpu, next, &gpa) && gpa == block->phys2;
+    return fetch_physical(cpu, next, &gpa) && gpa == bt_block_phys2(block);
 }
 
 /* Lets other vCPUs come out of blocks that are about to be reused. */
@@ -243,12 +243,13 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 static void chain(struct bt_cpu *cpu, struct bt_block *to)
 {
     struct bt_link *link = cpu->exit_link;
-    if (!link || (to->phys2 && !to->asks) || link->to)
+    if (!link || (to->page2 && !to->asks) || link->to)
         return;
     bt_vec_save(cpu);
     pthread_mutex_lock(&cpu->engine->lock);
     /* Made for an offset in its own page; an interrupt may have taken RIP elsewhere meanwhile. */
-    if (to->phys == round_down(link->from->phys, GUEST_PAGE_SIZE) + link->target && to->mode == link->mode)
+    if (to->phys == round_down(bt_link_from(link)->phys, GUEST_PAGE_SIZE) + link->target &&
+        to->mode == link->mode)
         bt_cache_link(cpu->engine->cache, link, to);
     pthread_mutex_unlock(&cpu->engine->lock);
 }
@@ -308,11 +309,11 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
         return false;
     if (linking)
         chain(cpu, block);
-    if (cacheable && (!block->phys2 || block->asks)) {
+    if (cacheable && (!block->page2 || block->asks)) {
         slot->rip = cpu->rip;
-        slot->target = (uint64_t)(uintptr_t)block->entry_indirect ^ cpu->jc_key;
+        slot->target = (uint64_t)(uintptr_t)bt_block_exec(cpu->engine->cache, block, 0) ^ cpu->jc_key;
     }
-    enter(cpu, block->entry, 0);
+    enter(cpu, bt_block_exec(cpu->engine->cache, block, block->entry), 0);
     return true;
 }
 

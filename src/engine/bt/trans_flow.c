@@ -377,7 +377,7 @@ static void leave_with(struct tr *t, enum bt_exit reason, uint64_t argument, boo
 
 void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy)
 {
-    struct bt_op *op = t->block->op;
+    struct bt_op *op = bt_cache_record(t->engine->cache, sizeof(*op));
     *op = (struct bt_op){.run = fn, .heavy = heavy, .page_off = (uint16_t)tr_this_off(t), .insn = *insn};
     leave_with(t, BT_EXIT_OP, (uint64_t)(uintptr_t)op, t->flags_saved);
     t->ended = true;
@@ -388,8 +388,12 @@ static void exit_linked(struct tr *t, unsigned number, uint8_t *at, unsigned tar
                         bool saved)
 {
     struct bt_link *link = &t->block->link[number];
-    *link = (struct bt_link){
-        .from = t->block, .at = at, .stub = t->e.p, .target = (uint16_t)target, .mode = mode, .saved = saved};
+    *link = (struct bt_link){.back = (uint16_t)((uint8_t *)link - (uint8_t *)t->block),
+                             .at = tr_code_offset(t, at),
+                             .stub = tr_code_offset(t, t->e.p),
+                             .target = (uint16_t)target,
+                             .mode = (uint16_t)mode,
+                             .saved = saved};
     leave_with(t, BT_EXIT_LINK, (uint64_t)(uintptr_t)link, saved);
 }
 

@@ -99,9 +99,9 @@ void tr_loop_entry(struct tr *t)
     unsigned k = (unsigned)last_producer(t);
     bool saved = !carried_flags_hold(t, k);
     tr_indirect_entry(t); /* nobody comes by it; a killed block's code begins with one */
-    b->entry_saved = e->p + e->delta;
+    b->entry_saved = tr_code_offset(t, e->p);
     emit_restore_flags(e, T1);
-    b->entry = b->entry_poll = e->p + e->delta;
+    b->entry = b->entry_poll = tr_code_offset(t, e->p);
     if (saved)
         emit_save_flags(e, T1);
     t->flags_host = false;

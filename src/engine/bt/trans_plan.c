@@ -256,7 +256,8 @@ static void plan_accesses(struct tr *t)
 
 bool tr_may_trap(const struct x86_insn *insn)
 {
-    return insn->mnemonic == ZYDIS_MNEMONIC_DIV || insn->mnemonic == ZYDIS_MNEMONIC_IDIV || tr_is_fpu(insn);
+    return insn->mnemonic == ZYDIS_MNEMONIC_DIV || insn->mnemonic == ZYDIS_MNEMONIC_IDIV ||
+           insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B || tr_is_fpu(insn); /* that one: not aligned */
 }
 
 static uint32_t changed_flags(const struct x86_insn *insn)

@@ -119,34 +119,34 @@ static void plan(struct tr *t, unsigned i)
     }
 }
 
-static void add_trap(struct tr *t, unsigned i, bt_op_fn *fn)
+/* In place of instruction i, whose `len` bytes say that it is none. */
+static void add_trap(struct tr *t, unsigned i, bt_op_fn *fn, unsigned len)
 {
-    t->insn[i] = (struct x86_insn){.len = 1, .mode = (uint8_t)code_size(t->mode)};
+    t->insn[i] = (struct x86_insn){.len = (uint8_t)len, .mode = (uint8_t)code_size(t->mode)};
     t->form[i] = FORM_OP;
     t->op[i] = fn;
     t->heavy[i] = true;
-    t->off[i + 1] = (uint16_t)(t->off[i] + 1);
+    t->off[i + 1] = (uint16_t)(t->off[i] + len);
     t->count = i + 1;
 }
 
 /*
- * Decodes from code[0, avail). DECODE_MORE is returned when the very first instruction does not end there.
- * `limited`: the code segment ends where avail does, so that what crosses it is #GP.
+ * Decodes from t->bytes[0, avail). DECODE_MORE is returned when the very first instruction does not end
+ * there. `limited`: the code segment ends where avail does, so that what crosses it is #GP.
  */
-static enum x86_decode_result decode_block(struct tr *t, const uint8_t *code, unsigned avail, bool limited)
+static enum x86_decode_result decode_block(struct tr *t, unsigned avail, bool limited)
 {
     unsigned size = code_size(t->mode);
     for (unsigned i = 0; i < BT_BLOCK_INSNS; i++) {
-        unsigned off = t->off[i];
-        enum x86_decode_result r =
-            off >= avail ? DECODE_MORE : x86_decode(&t->insn[i], code + off, avail - off, size);
+        unsigned off = t->off[i], left = MIN(avail - off, (unsigned)X86_INSN_MAX);
+        enum x86_decode_result r = left ? x86_decode(&t->insn[i], t->bytes + off, left, size) : DECODE_MORE;
         if (r == DECODE_MORE) {
             if (i == 0 && limited)
-                add_trap(t, 0, op_gp);
+                add_trap(t, 0, op_gp, left);
             return i || limited ? DECODE_OK : DECODE_MORE;
         }
         if (r != DECODE_OK) {
-            add_trap(t, i, r == DECODE_INVALID ? op_ud : op_gp);
+            add_trap(t, i, r == DECODE_INVALID ? op_ud : op_gp, left);
             return DECODE_OK;
         }
         plan(t, i);
@@ -176,7 +176,6 @@ static void emit_poll_keeping_flags(struct tr *t)
  */
 void tr_indirect_entry(struct tr *t)
 {
-    t->block->entry_indirect = t->e.p + t->e.delta;
     emit_lea_t0_disp32(&t->e, -(int32_t)t->page_off);
     emit_store(&t->e, 8, CPU(pc_base), T0);
 }
@@ -199,7 +198,7 @@ static void emit_second_page(struct tr *t)
     emit_alu_mem(e, ALU_XOR, 8, T0, CPU(jc_key));
     emit_alu_mem(e, ALU_CMP, 8, T0, (struct host_mem){H_NONE, T1, 1, tag});
     tr_stub(t, STUB_MOVED, emit_jcc(e, CC_NE));
-    emit_mov_imm(e, T0, t->block->phys2);
+    emit_mov_imm(e, T0, bt_block_phys2(t->block));
     emit_alu_mem(e, ALU_CMP, 8, T0, (struct host_mem){H_NONE, T1, 1, phys});
     tr_stub(t, STUB_MOVED, emit_jcc(e, CC_NE));
     t->block->asks = true;
@@ -221,17 +220,17 @@ static void emit_entries(struct tr *t)
     tr_indirect_entry(t);
     if (!host) {
         over = emit_short(e, 0xeb);
-        b->entry = b->entry_poll = e->p + e->delta;
+        b->entry = b->entry_poll = tr_code_offset(t, e->p);
         emit_save_flags(e, T1);
         if (!e->full)
             emit_patch_short(over, e->p);
     }
-    b->entry_saved = e->p + e->delta;
+    b->entry_saved = tr_code_offset(t, e->p);
     t->flags_host = false;
     t->flags_saved = true;
     emit_cmp_mem_imm8(e, 4, CPU(kick), 0);
     tr_stub(t, STUB_POLL, emit_jcc(e, CC_NE));
-    if (b->phys2 && tr_flat(t) && (t->mode & MODE_CODE64))
+    if (b->page2 && tr_flat(t) && (t->mode & MODE_CODE64))
         emit_second_page(t);
     if (!host)
         return;
@@ -240,37 +239,42 @@ static void emit_entries(struct tr *t)
     if (t->entry == ENTRY_HOST)
         emit_restore_flags(e, T1);
     over = emit_short(e, 0xeb);
-    b->entry_poll = e->p + e->delta;
+    b->entry_poll = tr_code_offset(t, e->p);
     emit_poll_keeping_flags(t);
     if (!e->full)
         emit_patch_short(over, e->p);
-    b->entry = e->p + e->delta;
+    b->entry = tr_code_offset(t, e->p);
 }
 
-/* Notes where instruction i's code is and how a fault in it finds the flags. */
-static void note_insn(struct tr *t, uint16_t offset)
+/* Whether the host may fault in what stands for instruction i. */
+static bool traps(const struct tr *t, unsigned i)
 {
-    struct bt_insn_at *at = &t->block->insn[t->i];
-    *at = (struct bt_insn_at){.code = offset, .guest = t->off[t->i]};
+    return t->form[i] != FORM_OP && tr_may_trap(&t->insn[i]);
+}
+
+/* Notes where the instruction's code is and how a fault in it finds the flags. */
+static void note_trap(struct tr *t, struct bt_trap_at *at, uint16_t code)
+{
+    *at = (struct bt_trap_at){.code = code, .end = tr_code_offset(t, t->e.p), .guest = t->off[t->i]};
     if (t->native_flags_saved)
         at->fault = BT_FAULT_FLAGS_SAVED;
-    else if (!t->native_flags_host && t->native_producer >= 0 && tr_may_trap(&t->insn[t->i]))
+    else if (!t->native_flags_host && t->native_producer >= 0)
         at->fault = (uint16_t)(BT_FAULT_CODE + t->native_producer); /* for emit_trap_code */
 }
 
 /* For faults at instructions whose flags are nowhere. */
-static void emit_trap_code(struct tr *t, const uint8_t *start)
+static void emit_trap_code(struct tr *t)
 {
     struct emitter *e = &t->e;
     memset(t->trap_code, 0, sizeof(t->trap_code));
-    for (unsigned i = 0; i < t->count; i++) {
-        struct bt_insn_at *at = &t->block->insn[i];
+    for (unsigned i = 0; i < t->block->trap_count; i++) {
+        struct bt_trap_at *at = &bt_block_traps(t->block)[i];
         if (at->fault < BT_FAULT_CODE)
             continue;
         t->producer = at->fault - BT_FAULT_CODE;
         uint16_t *code = &t->trap_code[t->producer];
         if (!*code) {
-            *code = (uint16_t)(e->p - start);
+            *code = tr_code_offset(t, e->p);
             tr_regen_flags(t);
             emit_jmp_to(e, t->engine->thunks.exit_flags_host);
         }
@@ -280,11 +284,11 @@ static void emit_trap_code(struct tr *t, const uint8_t *start)
 
 static void emit_body(struct tr *t)
 {
-    uint8_t *start = t->e.p;
+    struct bt_trap_at *trap = bt_block_traps(t->block);
     emit_entries(t);
     for (t->i = 0; t->i < t->count && !t->e.full; t->i++) {
         const struct x86_insn *insn = &t->insn[t->i];
-        uint16_t offset = (uint16_t)(t->e.p - start);
+        uint16_t code = tr_code_offset(t, t->e.p);
         t->native_flags_host = true;
         t->native_flags_saved = false;
         tr_check_early(t);
@@ -292,27 +296,28 @@ static void emit_body(struct tr *t)
             tr_exit_op(t, insn, t->op[t->i], t->heavy[t->i]);
         else
             tr_emit(t, insn, t->form[t->i]);
-        note_insn(t, offset);
+        if (traps(t, t->i))
+            note_trap(t, trap++, code);
     }
     t->i = t->count - 1;
     if (!t->ended)
         tr_exit_direct(t, 1, tr_next_off(t));
     tr_emit_stubs(t);
-    emit_trap_code(t, start);
+    emit_trap_code(t);
 }
 
 static struct bt_block *block_new(struct tr *t, uint64_t phys)
 {
-    struct bt_cache *c = t->engine->cache;
-    struct bt_block *b = bt_cache_record(c, sizeof(*b) + t->count * sizeof(b->insn[0]));
+    unsigned links = 2 + t->kept_count, count = 0;
+    for (unsigned i = 0; i < t->count; i++)
+        count += traps(t, i);
+    struct bt_block *b = bt_cache_record(t->engine->cache, sizeof(*b) + links * sizeof(struct bt_link) +
+                                                               count * sizeof(struct bt_trap_at));
     b->phys = phys;
-    b->mode = t->mode;
+    b->mode = (uint16_t)t->mode;
     b->len = t->off[t->count];
-    b->insn_count = (uint16_t)t->count;
-    b->link_count = (uint16_t)(2 + t->kept_count);
-    b->link = bt_cache_record(c, b->link_count * sizeof(b->link[0]));
-    if (t->form[t->count - 1] == FORM_OP)
-        b->op = bt_cache_record(c, sizeof(*b->op));
+    b->link_count = (uint8_t)links;
+    b->trap_count = (uint8_t)count;
     return b;
 }
 
@@ -329,46 +334,39 @@ static unsigned fetchable(const struct bt_cpu *cpu, uint64_t lin, uint32_t mode,
     return (unsigned)MIN(in_segment, in_page);
 }
 
-/* The instruction at lin goes on in the next page: collects its bytes from both. */
-static enum bt_translate_result decode_across(struct tr *t, uint64_t lin, const uint8_t *code, unsigned avail,
-                                              uint64_t *phys2)
+/* The instruction at lin goes on in the next page, at `*rest` behind `avail` bytes: decodes it from both. */
+static enum bt_translate_result decode_across(struct tr *t, uint64_t lin, unsigned avail, uint64_t *phys2,
+                                              const uint8_t **rest)
 {
-    uint8_t bytes[X86_INSN_MAX + 1];
     uint64_t next = round_down(lin, GUEST_PAGE_SIZE) + GUEST_PAGE_SIZE;
     if (!(t->mode & MODE_CODE64))
         next &= UINT32_MAX;
     if (!bt_translate(t->cpu, next, BT_FETCH, phys2, NULL))
         return BT_TRANSLATE_FAULT;
-    const uint8_t *rest = guest_ptr(t->engine->config.memory, *phys2, X86_INSN_MAX, false);
-    if (!rest) {
+    *rest = guest_ptr(t->engine->config.memory, *phys2, X86_INSN_MAX, false);
+    if (!*rest) {
         snprintf(t->cpu->why, sizeof(t->cpu->why),
                  "the guest executes at physical address %#llx, which is not memory",
                  (unsigned long long)*phys2);
         return BT_TRANSLATE_ERROR;
     }
-    memcpy(bytes, code, avail);
-    memcpy(bytes + avail, rest, X86_INSN_MAX - avail);
-    enum x86_decode_result r = x86_decode(&t->insn[0], bytes, X86_INSN_MAX, code_size(t->mode));
+    memcpy(t->bytes + avail, *rest, X86_INSN_MAX - avail);
+    enum x86_decode_result r = x86_decode(&t->insn[0], t->bytes, X86_INSN_MAX, code_size(t->mode));
     if (r != DECODE_OK) {
-        add_trap(t, 0, r == DECODE_INVALID ? op_ud : op_gp);
-        *phys2 = 0;
-        return BT_TRANSLATED;
+        add_trap(t, 0, r == DECODE_INVALID ? op_ud : op_gp, X86_INSN_MAX);
+    } else {
+        plan(t, 0);
+        t->off[1] = t->insn[0].len;
+        t->count = 1;
     }
-    plan(t, 0);
-    t->off[1] = t->insn[0].len;
-    t->count = 1;
-    return bt_cache_protect(t->engine, *phys2, t->insn[0].len - avail) ? BT_TRANSLATED : BT_TRANSLATE_RETRY;
+    return bt_cache_protect(t->engine, *phys2, t->off[1] - avail) ? BT_TRANSLATED : BT_TRANSLATE_RETRY;
 }
 
 /* Whether memory still holds what was decoded, now that writes to it would be noticed. */
-static bool unchanged(const struct tr *t, const uint8_t *code, unsigned avail)
+static bool unchanged(const struct tr *t, const uint8_t *code, unsigned avail, const uint8_t *rest)
 {
-    for (unsigned i = 0; i < t->count; i++) {
-        unsigned len = MIN((unsigned)t->insn[i].len, avail - t->off[i]);
-        if (t->insn[i].mnemonic && memcmp(code + t->off[i], t->insn[i].bytes, len) != 0)
-            return false;
-    }
-    return true;
+    unsigned len = t->off[t->count], first = MIN(len, avail);
+    return !memcmp(code, t->bytes, first) && (len == first || !memcmp(rest, t->bytes + first, len - first));
 }
 
 static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t phys, uint64_t phys2,
@@ -379,8 +377,9 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t 
     tr_plan(t);
     if (phys2)
         t->entry = ENTRY_SAVED; /* for emit_second_page */
+    t->start = t->e.p;
     t->block = block_new(t, phys);
-    t->block->phys2 = phys2 ? round_down(phys2, GUEST_PAGE_SIZE) : 0;
+    t->block->page2 = (uint32_t)(phys2 >> GUEST_PAGE_SHIFT);
     emit_body(t);
     if (t->e.full) {
         bt_cache_abandon(t->engine->cache, t->block);
@@ -390,7 +389,7 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t 
     bt_cache_add(t->engine, t->block, &t->e);
     if (t->engine->jitdump)
         bt_jitdump_block(t->engine->jitdump, lin, t->mode & MODE_USER,
-                         bt_cache_exec(t->engine->cache, t->block->code), t->block->code, t->block->code_len);
+                         bt_block_exec(t->engine->cache, t->block, 0), t->start, t->block->code_len);
     bt_stat_add(&t->cpu->stats.translations, 1);
     *out = t->block;
     return BT_TRANSLATED;
@@ -412,6 +411,7 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
         bool limited;
         unsigned avail = fetchable(cpu, lin, mode, &limited);
         uint64_t phys2 = 0;
+        const uint8_t *rest = NULL;
         t->cpu = cpu;
         t->engine = engine;
         t->mode = mode;
@@ -419,14 +419,17 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
         t->count = t->stub_count = 0;
         t->off[0] = 0;
         t->ended = false;
-        if (decode_block(t, code, avail, limited) == DECODE_MORE) {
-            enum bt_translate_result r = decode_across(t, lin, code, avail, &phys2);
+        /* Others may be writing it: from here on only the copy counts. */
+        avail = MIN(avail, (unsigned)sizeof(t->bytes));
+        memcpy(t->bytes, code, avail);
+        if (decode_block(t, avail, limited) == DECODE_MORE) {
+            enum bt_translate_result r = decode_across(t, lin, avail, &phys2, &rest);
             if (r != BT_TRANSLATED)
                 return r;
         }
         if (!bt_cache_protect(engine, phys, MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off)))
             return BT_TRANSLATE_RETRY;
-        if (unchanged(t, code, avail))
+        if (unchanged(t, code, avail, rest))
             return emit_block(t, lin, phys, phys2, out);
     } while (true);
 }

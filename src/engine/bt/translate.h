@@ -106,8 +106,10 @@ struct tr {
     struct bt_engine *engine;
     struct bt_block *block;
     struct emitter e;
+    uint8_t *start; /* of the block's code */
     uint32_t mode;
-    unsigned page_off; /* page offset of the first byte */
+    unsigned page_off;                            /* page offset of the first byte */
+    uint8_t bytes[BT_BLOCK_INSNS * X86_INSN_MAX]; /* what is decoded */
     struct x86_insn insn[BT_BLOCK_INSNS];
     uint16_t off[BT_BLOCK_INSNS + 1]; /* guest offset of each from the first byte */
     enum tr_form form[BT_BLOCK_INSNS];
@@ -160,6 +162,12 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
 
 /* Emits the entry that takes RIP in T0. */
 void tr_indirect_entry(struct tr *t);
+
+/* Offset of a place in the code from the block's beginning. */
+static inline uint16_t tr_code_offset(const struct tr *t, const uint8_t *at)
+{
+    return (uint16_t)(at - t->start);
+}
 
 static inline bool tr_flat(const struct tr *t)
 {
