@@ -410,8 +410,8 @@ static void flip(void *arg)
 
 /*
  * A constant in code grows, and then a number that says how far it has come: who has read the number and
- * serialises must not execute an older constant. As other code of the page stays, it is known for code all the
- * time; the writer's translation of its address is new each time.
+ * serialises must not execute an older constant. As other code of the page stays, it is known for code all
+ * the time; the writer's translation of its address is new each time.
  */
 #define OVERTAKE_AT 64
 static volatile uint32_t constant_written;

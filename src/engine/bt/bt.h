@@ -291,9 +291,10 @@ struct bt_cpu {
     char why[256];             /* what led to shutdown or error */
     _Atomic uint32_t requests; /* BT_REQ_* */
     struct bt_lapic *lapic;
-    _Atomic bool sleeping;       /* in futex wait on kick */
-    _Atomic uint64_t code_epoch; /* cache epoch when run.c last looked; 0: not using any block */
-    _Atomic bool in_host;        /* a device is being asked, with no memory of the guest's at hand */
+    _Atomic bool sleeping;           /* in futex wait on kick */
+    _Atomic uint64_t sleeping_since; /* host TSC; 0: it is not */
+    _Atomic uint64_t code_epoch;     /* cache epoch when run.c last looked; 0: not using any block */
+    _Atomic bool in_host;            /* a device is being asked, with no memory of the guest's at hand */
     /* Checked access in progress (CALLOUT_PRE to CALLOUT_POST). */
     uint64_t slow_lin;
     uint32_t slow_len;
@@ -463,7 +464,9 @@ struct bt_engine {
     pthread_mutex_t lock;       /* translations, links, invalidation */
     uint64_t frozen_tsc;        /* host TSC at which guest time stands still; 0: it runs */
     struct bt_timers *timers;   /* lapic_timer.c */
-    uint64_t pv_tsc, pv_ns;     /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
+    _Atomic uint64_t idle_mark; /* idle.c: host TSC when it last looked, and all halt cycles then */
+    uint64_t idle_halt;
+    uint64_t pv_tsc, pv_ns; /* pvclock.c: one moment in host TSC and machine time; guarded by lock */
 };
 
 static inline uint64_t bt_host_tsc(void)

@@ -295,25 +295,31 @@ static bool segment_full(const struct bt_cache *c, const struct bt_segment *s)
            (size_t)(s->records_end - s->record_next) < BT_RECORD_ROOM || s->count == c->max_blocks;
 }
 
+/* A killed segment that nobody can be in any more is empty. */
+static void segment_reset(struct bt_segment *s)
+{
+    s->count = 0;
+    s->next = s->start;
+    s->record_next = s->records;
+    s->killed_at = 0;
+}
+
 bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
 {
     struct bt_cache *c = engine->cache;
     struct bt_segment *s = &c->segment[c->current];
-    if (segment_full(c, s)) {
-        unsigned next = (c->current + 1) % BT_CACHE_SEGMENTS;
-        struct bt_segment *n = &c->segment[next];
-        if (n->count && !n->killed_at)
-            kill_segment(engine, n);
-        if (n->killed_at && !bt_cache_grace_passed(engine, n->killed_at))
+    if (!s->killed_at && segment_full(c, s)) {
+        c->current = (c->current + 1) % BT_CACHE_SEGMENTS;
+        s = &c->segment[c->current];
+        if (s->count && !s->killed_at)
+            kill_segment(engine, s);
+    }
+    if (s->killed_at) {
+        if (!bt_cache_grace_passed(engine, s->killed_at))
             return false;
-        n->count = 0;
-        n->next = n->start;
-        n->record_next = n->records;
-        n->killed_at = 0;
-        c->current = next;
-        s = n;
+        segment_reset(s);
         /* Start the next grace period now, so that it is over when this segment is full. */
-        struct bt_segment *after = &c->segment[(next + 1) % BT_CACHE_SEGMENTS];
+        struct bt_segment *after = &c->segment[(c->current + 1) % BT_CACHE_SEGMENTS];
         if (after->count && !after->killed_at)
             kill_segment(engine, after);
     }
@@ -321,6 +327,33 @@ bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e)
     make_present(c, s);
     *e = (struct emitter){.p = s->next, .end = s->next + BT_BLOCK_ROOM, .delta = c->exec - c->write};
     return true;
+}
+
+size_t bt_cache_used(const struct bt_cache *c)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++)
+        bytes += (size_t)(c->segment[i].next - c->segment[i].start) +
+                 (size_t)(c->segment[i].record_next - c->segment[i].records);
+    return bytes;
+}
+
+void bt_cache_empty(struct bt_engine *engine)
+{
+    struct bt_cache *c = engine->cache;
+    for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++)
+        if (c->segment[i].count && !c->segment[i].killed_at)
+            kill_segment(engine, &c->segment[i]);
+    for (unsigned i = 0; i < BT_CACHE_SEGMENTS; i++) {
+        struct bt_segment *s = &c->segment[i];
+        if (!s->killed_at || !bt_cache_grace_passed(engine, s->killed_at))
+            continue;
+        segment_reset(s);
+        madvise(s->start, (size_t)(s->code_present - s->start), MADV_REMOVE);
+        madvise(s->records, (size_t)(s->records_present - s->records), MADV_DONTNEED);
+        s->code_present = s->start;
+        s->records_present = s->records;
+    }
 }
 
 void *bt_cache_record(struct bt_cache *c, size_t size)

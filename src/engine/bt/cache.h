@@ -152,6 +152,10 @@ struct bt_block *bt_cache_at(struct bt_cache *c, const uint8_t *pc);
  * out, try again.
  */
 bool bt_cache_reserve(struct bt_engine *engine, struct emitter *e);
+/* Bytes of host memory that blocks take. */
+size_t bt_cache_used(const struct bt_cache *c);
+/* Kills all blocks, and gives their memory back to the host as far as no vCPU may be in it. */
+void bt_cache_empty(struct bt_engine *engine);
 /* Zeroed memory for the block being made, at most BT_RECORD_ROOM in all, that lives as long as the block; the
  * block itself comes first. */
 void *bt_cache_record(struct bt_cache *c, size_t size);

@@ -19,12 +19,10 @@
 #include "engine/bt/seg.h"
 #include "engine/bt/vec.h"
 
-/*
- * TSC ticks, of which a microsecond has 2000 to 4000. A stay's time is also what mapping its pages took, so
- * these are far above what a stay costs: with half of them a boot took ten times as long.
- */
-#define BURST_MIN    800000
-#define BURST_END    300000
+/* TSC ticks, of which a microsecond has 2000 to 4000, without those that mapping pages took. */
+#define BURST_MIN    400000
+#define BURST_END    120000
+#define FAULT_TICKS  20000 /* what a stop costs beside that */
 #define FINDINGS_MAX 8u
 #define AVERAGE_OF   16 /* stays */
 /* Selectors of 64-bit user code on Linux, here and there. */
@@ -43,6 +41,7 @@ struct bt_native {
     unsigned found, wanted;              /* how often, and how often it takes */
     uint64_t burst[BT_NATIVE_HOT];       /* average stay of each in cpu->native_hot, TSC ticks */
     unsigned next;                       /* of them to be replaced */
+    uint64_t mapping;                    /* ticks that mapping pages took in this stay */
     bool unavailable;
     uint8_t area[NATIVE_XSTATE_MAX] __attribute__((aligned(64)));
 };
@@ -115,7 +114,7 @@ void bt_native_sample(struct bt_cpu *cpu)
     n->found = 0;
 }
 
-/* After a stay of `ticks`. */
+/* After a stay that computed for `ticks`. */
 static void account(struct bt_cpu *cpu, uint64_t ticks)
 {
     struct bt_native *n = cpu->native;
@@ -327,7 +326,9 @@ static bool stay(struct bt_cpu *cpu, struct native_space *s, struct user_regs_st
             continue;
         if (stop == NATIVE_STOP_ACCESS) {
             bool fetch = is_fetch(regs, address);
+            uint64_t begin = bt_host_tsc();
             enum native_fill fill = native_space_fill(cpu, s, address, fetch);
+            cpu->native->mapping += bt_host_tsc() - begin + FAULT_TICKS;
             if (fill == NATIVE_FILLED && native_child_set(s->child, regs))
                 continue;
             if (fill == NATIVE_REFUSED && fetch) {
@@ -381,6 +382,7 @@ void bt_native_run(struct bt_cpu *cpu)
         return;
     }
     uint64_t begin = bt_host_tsc();
+    n->mapping = 0;
     bt_stat_add(&cpu->stats.native_stays, 1);
     if (!stay_interruptible(cpu, s, &regs) || !fetch_vectors(cpu, s)) {
         lost(cpu, s);
@@ -389,7 +391,7 @@ void bt_native_run(struct bt_cpu *cpu)
     put_registers(cpu, &regs);
     uint64_t ticks = bt_host_tsc() - begin;
     bt_stat_add(&cpu->stats.native_cycles, ticks);
-    account(cpu, ticks);
+    account(cpu, ticks - MIN(ticks, n->mapping));
     if (atomic_load_explicit(&cpu->engine->dirty, memory_order_relaxed))
         native_space_mark_dirty(cpu, s);
     if (s->cr3 == UINT64_MAX || (cpu->sysflags & FLAG_ID))

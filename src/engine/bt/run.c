@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "engine/bt/idle.h"
 #include "engine/bt/lapic.h"
 #include "engine/bt/native.h"
 #include "engine/bt/native_child.h"
@@ -425,12 +426,16 @@ static void sleep_until_event(struct bt_cpu *cpu)
     struct timespec ts = {.tv_sec = (time_t)(deadline / 1000000000),
                           .tv_nsec = (long)(deadline % 1000000000)};
     bt_vec_save(cpu);
+    cpu->exit_link = NULL; /* its block may go */
     atomic_store(&cpu->code_epoch, 0);
+    bt_idle_check(cpu->engine);
     atomic_store(&cpu->sleeping, true);
     uint64_t begin = bt_host_tsc();
+    atomic_store(&cpu->sleeping_since, begin);
     if (!atomic_load(&cpu->kick))
         syscall(SYS_futex, &cpu->kick, FUTEX_WAIT_BITSET_PRIVATE, 0, deadline == UINT64_MAX ? NULL : &ts,
                 NULL, FUTEX_BITSET_MATCH_ANY);
+    atomic_store(&cpu->sleeping_since, 0);
     bt_stat_add(&cpu->stats.halt_cycles, bt_host_tsc() - begin);
     atomic_store(&cpu->sleeping, false);
     atomic_store(&cpu->code_epoch, atomic_load(&cpu->engine->cache->epoch));
