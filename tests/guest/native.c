@@ -366,24 +366,40 @@ static void many_pages(void)
     verdict("more pages than fit at once, some by several addresses");
 }
 
+/* Each address space has code of its own at one address, which now and then becomes another page while the
+ * guest is away. */
 static void many_spaces(void)
 {
-    enum { SPACES = 9 };
-    uint64_t *roots[SPACES], *pages[SPACES], first = read_cr3(), va = UINT64_C(1) << 41;
+    enum { SPACES = 11 };
+    uint64_t *roots[SPACES], *pages[SPACES], *entry[SPACES], first = read_cr3(), va = UINT64_C(1) << 41;
     uint64_t code = place_code(do_modify, do_modify_next, NULL);
+    uint8_t *own[SPACES][2], number[SPACES];
     for (unsigned i = 0; i < SPACES; i++) {
         guest_pml4[va >> 39] = 0;
         pages[i] = (uint64_t *)(void *)new_page();
         map_page(va, (uintptr_t)pages[i], PG_P | PG_W | PG_U);
+        for (unsigned k = 0; k < 2; k++) {
+            own[i][k] = new_page();
+            memcpy(own[i][k], (uint8_t[]){0xb8, (uint8_t)i, 0, 0, 0, 0xcd, VECTOR_DONE}, 7);
+        }
+        number[i] = (uint8_t)i;
+        entry[i] = map_page(va + 0x1000 * (i + 1), (uintptr_t)own[i][0], PG_P | PG_U);
         roots[i] = (uint64_t *)(void *)new_page();
         memcpy(roots[i], guest_pml4, 4096);
     }
-    for (unsigned round = 0; round < 45; round++) {
-        unsigned i = round % 15 < 9 ? round % SPACES : round & 1;
+    for (unsigned round = 0; round < 150; round++) {
+        bool two = round % 15 >= 9; /* which then are known when the guest comes back */
+        unsigned i = two ? round & 1 : round % SPACES, away = two ? i ^ 1 : (i + 1 + round % 3) % SPACES;
         write_cr3((uintptr_t)roots[i]);
         uint64_t before = pages[i][0];
         run_user(code, va, 0);
         expect_equal(pages[i][0], before + 1, "page of the address space");
+        expect_equal(run_user(va + 0x1000 * (i + 1), 0, 0).gpr[RAX], number[i], "code of the address space");
+        if (round % 5 < 2) {
+            number[away] ^= 0x80;
+            own[away][number[away] >> 7][1] = number[away];
+            *entry[away] = (uintptr_t)own[away][number[away] >> 7] | PG_P | PG_U | PG_A;
+        }
     }
     write_cr3(first);
     guest_pml4[va >> 39] = 0;

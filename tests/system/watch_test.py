@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import subprocess
+import time
 import unittest
 
 import initramfs
@@ -73,6 +74,28 @@ class Watching(Case):
         totals = [sum(s["value"] for cpu in when for s in cpu["stats"] if s["name"] == "user-entries")
                   for when in (first, last)]
         self.assertGreater(totals[1], totals[0] + 2000)
+
+    def test_idle_machine_gives_its_code_cache_back(self):
+        def held(pid):
+            with open(f"/proc/{pid}/smaps", encoding="ascii") as f:
+                mappings = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", f.read())
+            return sum(int(re.search(r"Pss: +(\d+)", m).group(1)) for m in mappings if "ruche-bt-code" in m)
+
+        query = {"execute": "query-stats", "arguments": {"target": "vcpu"}}
+        with self.machine("--engine", "bt", cpus=2) as m:
+            m.expect("shell ready", 60)
+            thread = ask(m.control, {"execute": "query-cpus-fast"})[0][0]["thread-id"]
+            with open(f"/proc/{thread}/status", encoding="ascii") as f:
+                vmm = int(re.search(r"Tgid:\s+(\d+)", f.read()).group(1))
+            deadline = time.monotonic() + 90
+            while held(vmm) > 2048 and time.monotonic() < deadline:
+                time.sleep(0.5)
+            self.assertLessEqual(held(vmm), 2048, "KiB, after it has idled")
+            stats, = ask(m.control, query)
+            killed, = (s["value"] for s in stats[0]["stats"] if s["name"] == "machine-blocks-killed")
+            self.assertGreater(killed, 10000)
+            self.assertEqual(m.run("seq 1 1000 | md5sum", 60), "53d025127ae99ab79e8502aae2d9bea6  -")
+            self.off(m)
 
     def test_trace(self):
         trace = self.path("trace")

@@ -165,8 +165,25 @@ struct bt_jc_entry {
 #define BT_ITLB_NONE    UINT64_C(0x0000800000000001) /* no page's tag */
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
-#define BT_CODE_PAGES 4096u
-#define BT_ITLB_SIZE  256u
+#define BT_CODE_PAGES  4096u
+#define BT_GENERATIONS 32u
+#define BT_SPACES      8u
+#define BT_SPACE_PAGES 192u
+#define BT_SPACE_NONE  UINT64_MAX
+/*
+ * An address space whose user code has entries in the jump cache and the instruction TLB, under a generation
+ * of its own, and the pages by which they came.
+ */
+struct bt_code_space {
+    uint64_t cr3; /* BT_SPACE_NONE: none */
+    uint64_t used;
+    uint32_t generation;
+    uint32_t count; /* beyond the array: too many to tell */
+    struct bt_code_page {
+        uint64_t lin, phys;
+    } page[BT_SPACE_PAGES];
+};
+#define BT_ITLB_SIZE 256u
 struct bt_itlb_entry {
     uint64_t tag; /* canonical linear page ^ cpu->jc_key; BT_ITLB_NONE: empty */
     uint64_t phys;
@@ -258,17 +275,17 @@ struct bt_cpu {
     uint64_t pv_system_time_msr, pv_wall_clock_msr, pv_eoi_msr, pv_steal_msr, pv_async_msr;
     uint64_t pdpte[4]; /* PAE paging: loaded with CR3 */
     uint8_t cpl;       /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
-    /*
-     * Jump cache and itlb entries are forgotten by a new generation, part of jc_key, one for CPL 3 and one
-     * for the rest; code_pages tells, by a bit of their hash for each half of the address space, which pages
-     * may have had entries since. A kernel has thousands of pages of code, and takes away pages of the other
-     * half all the time.
-     */
-    struct bt_code_view {
+    struct bt_code_space space[BT_SPACES];
+    unsigned space_now;
+    uint32_t space_generation;
+    uint64_t space_clock;
+    /* Code of other privileges: code_pages tells, by a bit of their hash for each half of the address space,
+     * which pages may have had entries since. */
+    struct bt_kernel_view {
         uint32_t generation;
         bool local; /* some page is not global */
         uint64_t code_pages[2 * BT_CODE_PAGES / 64];
-    } view[2];
+    } kernel_view;
     uint32_t mode;    /* MODE_* bits now (bt_mode_update) */
     bool trap_shadow; /* after MOV SS and POP SS: debug traps are held off too */
     bool nmi_blocked, nmi_pending;
@@ -326,10 +343,15 @@ void bt_request(struct bt_cpu *cpu, uint32_t request);
 /* Recomputes cpu->mode, the TLB in force, seg_base and jc_key after a change of segments, CPL, CR0, CR4,
  * EFER, XCR0 or AC. gpr-only. */
 void bt_mode_update(struct bt_cpu *cpu);
-/* Forgets block entries of this vCPU: those for CPL 3 and, when `global_too`, all others; or just those of
- * one page. gpr-only. */
-void bt_jc_flush(struct bt_cpu *cpu, bool global_too);
-void bt_jc_flush_page(struct bt_cpu *cpu, uint64_t lin);
+/* ---- view.c (gpr-only): which entries of the jump cache and the instruction TLB hold ---- */
+/* CR3 was loaded; or, when `global_too`, nothing holds any more. */
+void bt_view_flush(struct bt_cpu *cpu, bool global_too);
+/* The guest has flushed one page. */
+void bt_view_flush_page(struct bt_cpu *cpu, uint64_t lin);
+/* An entry for code at lin is about to be made. */
+void bt_view_note_page(struct bt_cpu *cpu, uint64_t lin, uint64_t phys, bool global);
+/* cpu->mode is another one. */
+void bt_view_mode_changed(struct bt_cpu *cpu);
 
 /* ---- vec.c: guest vector state between host registers and cpu->xsave. gpr-only callable ---- */
 void bt_vec_save(struct bt_cpu *cpu);

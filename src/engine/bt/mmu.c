@@ -271,7 +271,7 @@ void bt_tlb_flush(struct bt_cpu *cpu, bool global_too)
         flush_table(cpu, mode, global_too);
     if (global_too)
         cpu->large_count = 0;
-    bt_jc_flush(cpu, global_too);
+    bt_view_flush(cpu, global_too);
 }
 
 static bool in_large_region(const struct bt_cpu *cpu, uint64_t lin)
@@ -296,7 +296,7 @@ void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin)
         if (entry->read_tag == round_down(lin, GUEST_PAGE_SIZE))
             tlb_clear(entry);
     }
-    bt_jc_flush_page(cpu, lin);
+    bt_view_flush_page(cpu, lin);
 }
 
 bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)

@@ -32,59 +32,6 @@ void bt_request(struct bt_cpu *cpu, uint32_t request)
         native_child_interrupt(native_fd - 1);
 }
 
-static void update_jc_key(struct bt_cpu *cpu)
-{
-    const struct bt_code_view *view = &cpu->view[!(cpu->mode & MODE_USER)];
-    cpu->jc_key = (uint64_t)(cpu->mode | view->generation << BT_MODE_BITS) << BT_JC_KEY_SHIFT;
-}
-
-/* The next generation has been before: what is left of it must go. Entries of the other view stay. */
-static void forget_view(struct bt_cpu *cpu, bool user)
-{
-    for (unsigned i = 0; i < BT_JC_SIZE; i++)
-        if ((bool)(cpu->jc[i].target >> BT_JC_KEY_SHIFT & MODE_USER) == user)
-            cpu->jc[i].target = BT_JC_NONE;
-    for (unsigned i = 0; i < BT_ITLB_SIZE; i++) {
-        uint64_t tag = cpu->itlb[i].tag,
-                 sign = (uint64_t)((int64_t)(tag << 16) >> 63); /* the key is over the signs */
-        if ((bool)((tag ^ sign) >> BT_JC_KEY_SHIFT & MODE_USER) == user)
-            cpu->itlb[i].tag = BT_ITLB_NONE;
-    }
-}
-
-static void new_generation(struct bt_cpu *cpu, struct bt_code_view *view)
-{
-    view->generation = (view->generation + 1) & 31;
-    view->local = false;
-    for (unsigned i = 0; i < ARRAY_SIZE(view->code_pages); i++)
-        view->code_pages[i] = 0;
-    if (!view->generation)
-        forget_view(cpu, view == &cpu->view[0]);
-}
-
-void bt_jc_flush(struct bt_cpu *cpu, bool global_too)
-{
-    for (unsigned i = 0; i < 2; i++)
-        if (global_too || cpu->view[i].local)
-            new_generation(cpu, &cpu->view[i]);
-    update_jc_key(cpu);
-}
-
-static unsigned code_page_bit(uint64_t lin)
-{
-    uint64_t page = lin >> GUEST_PAGE_SHIFT, hash = (page ^ page >> 12 ^ page >> 24) & (BT_CODE_PAGES - 1);
-    return (unsigned)hash + (lin >> 63 ? BT_CODE_PAGES : 0);
-}
-
-void bt_jc_flush_page(struct bt_cpu *cpu, uint64_t lin)
-{
-    unsigned bit = code_page_bit(lin);
-    for (unsigned i = 0; i < 2; i++)
-        if (cpu->view[i].code_pages[bit / 64] & BIT(bit % 64))
-            new_generation(cpu, &cpu->view[i]);
-    update_jc_key(cpu);
-}
-
 static bool flat_data(const struct x86_segment *s)
 {
     return s->base == 0 && s->limit == UINT32_MAX && !(s->attr & ATTR_UNUSABLE) && (s->attr & 0xe) == 2;
@@ -120,7 +67,7 @@ void bt_mode_update(struct bt_cpu *cpu)
     mode |= (cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & 6) == 6 ? MODE_AVX : 0;
     cpu->tlb = cpu->tlbs[tlb];
     cpu->mode = mode;
-    update_jc_key(cpu);
+    bt_view_mode_changed(cpu);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         cpu->seg_base[i] = seg[i].base;
 }
@@ -155,12 +102,10 @@ static bool fetch_physical(struct bt_cpu *cpu, uint64_t lin, uint64_t *phys)
     struct bt_itlb_entry *entry = &cpu->itlb[(lin >> GUEST_PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
     uint64_t tag = round_down(lin, GUEST_PAGE_SIZE) ^ cpu->jc_key;
     if (entry->tag != tag) {
-        struct bt_code_view *view = &cpu->view[!(cpu->mode & MODE_USER)];
         uint64_t flags;
         if (!bt_translate(cpu, lin, BT_FETCH, phys, &flags))
             return false;
-        view->local |= !(flags & BT_TLBE_GLOBAL);
-        view->code_pages[code_page_bit(lin) / 64] |= BIT(code_page_bit(lin) % 64);
+        bt_view_note_page(cpu, lin, *phys, flags & BT_TLBE_GLOBAL);
         entry->tag = tag;
         entry->phys = round_down(*phys, GUEST_PAGE_SIZE);
     }
@@ -325,7 +270,7 @@ static void take_requests(struct bt_cpu *cpu)
     atomic_store(&cpu->kick, 0);
     uint32_t requests = atomic_exchange(&cpu->requests, 0);
     if (requests & BT_REQ_FLUSH_JC)
-        bt_jc_flush(cpu, true);
+        bt_view_flush(cpu, true);
     if (requests & BT_REQ_FLUSH_TLB)
         bt_tlb_flush(cpu, true);
     if (requests & BT_REQ_STOP)
