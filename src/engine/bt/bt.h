@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "core/engine.h"
+#include "engine/bt/tuning.h"
 #include "x86/decode.h"
 #include "x86/state.h"
 
@@ -43,9 +44,7 @@ struct bt_tlb_entry {
     uint64_t flags;  /* BT_TLBE_* and guest physical page */
 };
 #define BT_TLB_NONE      UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
-#define BT_TLB_BITS      12
 #define BT_TLB_SIZE      (1u << BT_TLB_BITS)
-#define BT_LARGE_REGIONS 16u
 #define BT_TLBE_GLOBAL   BIT(0)
 #define BT_TLBE_WRITABLE BIT(2) /* writes are allowed and the page is dirty already */
 #define BT_TLBE_LARGE    BIT(1)
@@ -147,7 +146,6 @@ enum bt_request {
     BT_REQ_FLUSH_TLB = 1 << 3, /* forget all translations of addresses */
 };
 
-#define BT_JC_BITS 16
 #define BT_JC_SIZE (1u << BT_JC_BITS)
 /*
  * Jump cache: RIP to block entry, for one mode and address space at a time. All of RIP is compared, as it may
@@ -160,15 +158,12 @@ struct bt_jc_entry {
 #define BT_JC_NONE      UINT64_MAX /* no key has all bits set */
 #define BT_TARGET_END   BIT(BT_JC_KEY_SHIFT)
 #define BT_NO_BRANCH    UINT32_MAX
-#define BT_MERGED_MAX   8u /* checks of one block that serve more than one access */
 #define BT_JC_KEY_SHIFT 48
 #define BT_ITLB_NONE    UINT64_C(0x0000800000000001) /* no page's tag */
 
 /* Where code pages are, by linear address: for the same mode and address space as jump cache entries. */
 #define BT_CODE_PAGES  4096u
 #define BT_GENERATIONS 32u
-#define BT_SPACES      8u
-#define BT_SPACE_PAGES 192u
 #define BT_SPACE_NONE  UINT64_MAX
 /*
  * An address space whose user code has entries in the jump cache and the instruction TLB, under a generation
@@ -183,7 +178,6 @@ struct bt_code_space {
         uint64_t lin, phys;
     } page[BT_SPACE_PAGES];
 };
-#define BT_ITLB_SIZE 256u
 struct bt_itlb_entry {
     uint64_t tag; /* canonical linear page ^ cpu->jc_key; BT_ITLB_NONE: empty */
     uint64_t phys;

@@ -83,10 +83,8 @@ struct bt_page {
     _Atomic uint32_t version; /* grows when such code is written */
 };
 
-#define BT_CACHE_SEGMENTS 16
-#define BT_HASH_BITS      18
-#define BT_BLOCK_ROOM     (32u * 1024) /* no block's code is larger */
-#define BT_RECORD_ROOM    (4u * 1024)  /* nor is what is known of it */
+#define BT_BLOCK_ROOM  (32u * 1024) /* no block's code is larger */
+#define BT_RECORD_ROOM (4u * 1024)  /* nor is what is known of it */
 
 struct bt_segment {
     uint8_t *start, *end, *next;                  /* writable addresses */

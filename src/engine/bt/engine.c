@@ -21,9 +21,6 @@
 #include "engine/bt/translate.h"
 #include "engine/bt/watch.h"
 
-/* A compiler of 25 MB of code fits, translated. Host memory is taken only as it fills. */
-#define CODE_CACHE_SIZE (256u * 1024 * 1024)
-
 static struct bt_engine *engine_of(struct engine *e)
 {
     return (struct bt_engine *)(void *)e;
@@ -113,7 +110,7 @@ static struct engine *bt_open(const struct engine_config *config, struct error *
         return NULL;
     }
     e->config = *config;
-    e->cache = bt_cache_new(config->memory, CODE_CACHE_SIZE, err);
+    e->cache = bt_cache_new(config->memory, BT_CACHE_SIZE, err);
     if (e->cache && config->jitdump)
         e->jitdump = bt_jitdump_open(config->jitdump, err);
     if (!e->cache || (config->jitdump && !e->jitdump)) {

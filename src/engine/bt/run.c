@@ -189,7 +189,7 @@ static struct bt_block *find_block(struct bt_cpu *cpu, uint32_t extra)
 static void chain(struct bt_cpu *cpu, struct bt_block *to)
 {
     struct bt_link *link = cpu->exit_link;
-    if (!link || (to->page2 && !to->asks) || link->to)
+    if (!BT_CHAINS || !link || (to->page2 && !to->asks) || link->to)
         return;
     bt_vec_save(cpu);
     pthread_mutex_lock(&cpu->engine->lock);
@@ -241,7 +241,7 @@ static bool run_blocks(struct bt_cpu *cpu, uint32_t extra)
     bool linking = cpu->exit_reason == BT_EXIT_LINK && link && !extra;
     if (linking)
         extra = link->mode & (MODE_PRECISE | MODE_LOOP);
-    bool cacheable = (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
+    bool cacheable = BT_CACHES_JUMPS && (cpu->mode & (MODE_FLAT | MODE_ALIGN)) == MODE_FLAT && !extra;
     struct bt_jc_entry *slot = jc_slot(cpu, cpu->rip);
     if (cpu->exit_reason == BT_EXIT_DEAD || cpu->exit_reason == BT_EXIT_MOVED)
         slot->target = BT_JC_NONE;

@@ -30,8 +30,8 @@ static int last_producer(const struct tr *t)
 bool tr_loops(const struct tr *t)
 {
     const struct x86_insn *last = &t->insn[t->count - 1];
-    return tr_flat(t) && (t->mode & MODE_CODE64) && !(t->mode & MODE_PRECISE) && tr_is_jcc(last) &&
-           t->off[t->count] + last->imm[0] == 0 && !t->live[0] && last_producer(t) >= 0;
+    return BT_LOOPS && tr_flat(t) && (t->mode & MODE_CODE64) && !(t->mode & MODE_PRECISE) &&
+           tr_is_jcc(last) && t->off[t->count] + last->imm[0] == 0 && !t->live[0] && last_producer(t) >= 0;
 }
 
 /* Whether a register of an access stays or moves evenly, counted from what it is at the block's beginning. */

@@ -70,7 +70,7 @@ static void add_access(struct plan *p, unsigned i, unsigned which, struct tr_acc
         rel = a.disp = a.disp + (int64_t)(t->page_off + t->off[i + 1]);
     a.rel = rel;
     bool whole = tr_whole_address(&a);
-    bool alone = (t->mode & MODE_PRECISE) || !(t->mode & MODE_CODE64) || a.addrsize != 8 ||
+    bool alone = !BT_MERGES || (t->mode & MODE_PRECISE) || !(t->mode & MODE_CODE64) || a.addrsize != 8 ||
                  a.disp > INT32_MAX - GROUP_SPAN || a.disp < INT32_MIN + GROUP_SPAN ||
                  (whole && a.seg != SEG_DS);
     struct tr_access *to = &t->access[i][which];
@@ -277,7 +277,7 @@ static void plan_flags(struct tr *t)
 {
     t->live[t->count] = true;
     for (unsigned i = t->count; i-- > 0;)
-        t->live[i] = reads_flags(t, i) || (t->live[i + 1] && !changed_flags(&t->insn[i]));
+        t->live[i] = !BT_LIVENESS || reads_flags(t, i) || (t->live[i + 1] && !changed_flags(&t->insn[i]));
 }
 
 /* How the flags of an instruction can be had again from the registers that it leaves. */
@@ -355,7 +355,7 @@ uint16_t tr_regen_sources(const struct tr *t, unsigned k)
 static void plan_regen(struct tr *t)
 {
     for (unsigned k = 0; k < t->count; k++) {
-        t->regen[k] = t->form[k] == FORM_NATIVE ? regen_kind(&t->insn[k]) : REGEN_NONE;
+        t->regen[k] = BT_REGENERATES && t->form[k] == FORM_NATIVE ? regen_kind(&t->insn[k]) : REGEN_NONE;
         t->regen_reg[k] = result_register(&t->insn[k]);
         if (!tr_regen_holds(t, tr_regen_sources(t, k), k + 1))
             t->regen[k] = REGEN_NONE;

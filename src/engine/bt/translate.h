@@ -28,8 +28,7 @@
 #include "engine/bt/cache.h"
 #include "engine/bt/thunk.h"
 
-#define BT_BLOCK_INSNS 48
-#define BT_STUBS_MAX   (BT_BLOCK_INSNS * 3 + 4)
+#define BT_STUBS_MAX (BT_BLOCK_INSNS * 3 + 4)
 
 /* A memory access of an instruction that goes through the soft TLB. */
 enum { TR_OPERAND, TR_STACK, TR_ACCESSES };
