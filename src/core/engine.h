@@ -127,6 +127,26 @@ struct engine_ops {
     /* Delivers an MSI. Any thread. */
     void (*msi)(struct engine *e, uint64_t addr, uint32_t data);
 
+    /*
+     * A doorbell: what the guest writes at `gpa`, where no RAM is, by an access of whatever width that begins
+     * there, signals the eventfd `fd` and calls no mmio_write; the value is lost. False and *err: there is
+     * none, and writes go on to mmio_write; so they do where these two are NULL. `remove` with the same two:
+     * when it returns, what the guest wrote before has reached the eventfd. The fd is not owned, and open
+     * from one to the other. One thread at a time; vCPUs may be running.
+     */
+    bool (*doorbell_add)(struct engine *e, uint64_t gpa, int fd, struct error **err);
+    void (*doorbell_remove)(struct engine *e, uint64_t gpa, int fd);
+
+    /*
+     * A line: whoever signals the eventfd `fd` sends this MSI, without a call of the engine. Setting it again
+     * changes the message. False and *err: nothing has changed; messages go by `msi`, and do so where these
+     * two are NULL. `drop`: when it returns, what was signalled before has been delivered, and shows in
+     * get_state. The fd is not owned, and open from the first `set` to `drop`. One thread at a time; signals
+     * from any.
+     */
+    bool (*line_set)(struct engine *e, int fd, uint64_t addr, uint32_t data, struct error **err);
+    void (*line_drop)(struct engine *e, int fd);
+
     /* The whole architectural state, incl. local APIC; vCPU not in run. set_state checks before it changes
      * anything. */
     void (*get_state)(struct vcpu *cpu, struct x86_state *out);

@@ -29,6 +29,7 @@ struct conform_case {
 extern const struct conform_case conform_state_cases[];
 extern const struct conform_case conform_io_cases[];
 extern const struct conform_case conform_irq_cases[];
+extern const struct conform_case conform_eventfd_cases[];
 extern const struct conform_case conform_memory_cases[];
 extern const struct conform_case conform_user_cases[];
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -141,14 +142,25 @@ static uint64_t mmio_read(void *opaque, uint64_t gpa, unsigned size)
     return value;
 }
 
+/* h->lock held. */
+static bool ring_doorbell(const struct harness *h, uint64_t gpa)
+{
+    for (unsigned i = 0; i < HARNESS_EVENTFDS; i++)
+        if (h->bell[i].fd >= 0 && h->bell[i].addr == gpa)
+            return eventfd_write(h->bell[i].fd, 1) == 0;
+    return false;
+}
+
 static void mmio_write(void *opaque, uint64_t gpa, unsigned size, uint64_t value)
 {
     struct harness *h = opaque;
     if (!scratch_mmio(gpa, size))
         return;
     pthread_mutex_lock(&h->lock);
-    memcpy(h->mmio + (gpa - HARNESS_MMIO), &value, size);
-    record(h, false, true, gpa, size, value);
+    if (!ring_doorbell(h, gpa)) {
+        memcpy(h->mmio + (gpa - HARNESS_MMIO), &value, size);
+        record(h, false, true, gpa, size, value);
+    }
     pthread_mutex_unlock(&h->lock);
 }
 
@@ -379,6 +391,8 @@ struct harness *harness_open(const struct harness_options *options)
     pthread_cond_init(&h->cond, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&h->lock, NULL);
+    for (unsigned i = 0; i < HARNESS_EVENTFDS; i++)
+        h->bell[i].fd = h->line[i].fd = -1;
     h->pic_vector = -1;
     h->start_ns = monotonic_ns();
     if (!open_engine(h, options)) {

@@ -45,6 +45,14 @@ struct harness_access {
     bool port;
 };
 
+/* An eventfd of the test's, and what it is for. */
+struct harness_eventfd {
+    int fd; /* -1: unused */
+    uint64_t addr;
+    uint32_t data;
+};
+#define HARNESS_EVENTFDS 8
+
 /* What is not the engine's to do right, as bits. Tests that would end a guest there are left out, and say so.
  */
 enum harness_limit {
@@ -96,6 +104,9 @@ struct harness {
     int pic_vector; /* the answer to the next INTA cycle, -1: none */
     bool echo;      /* also print the guest's text as it comes */
 
+    /* Doorbells and lines, where the engine leaves them to the machine. */
+    struct harness_eventfd bell[HARNESS_EVENTFDS], line[HARNESS_EVENTFDS];
+
     /* Inner state. */
     pthread_mutex_t lock;
     pthread_cond_t cond;
@@ -118,6 +129,17 @@ void harness_close(struct harness *h);
  */
 enum harness_result harness_run(struct harness *h, unsigned timeout_ms);
 const char *harness_result_name(enum harness_result result);
+
+/*
+ * Doorbells and lines as in struct engine_ops. Where the engine has none the harness does what a machine
+ * would do without. The process ends with a message when the engine refuses one.
+ */
+void harness_doorbell_add(struct harness *h, uint64_t gpa, int fd);
+void harness_doorbell_remove(struct harness *h, uint64_t gpa, int fd);
+void harness_line_set(struct harness *h, int fd, uint64_t addr, uint32_t data);
+void harness_line_drop(struct harness *h, int fd);
+/* Sends the message of a line, n times. */
+void harness_line_signal(struct harness *h, int fd, uint64_t n);
 
 /* Machine time stands still or goes on, and guest time with it. It goes on from the start. No vCPU is
  * running. */

@@ -13,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/kvm.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/util.h"
 #include "conform.h"
@@ -25,9 +27,10 @@
 
 #define HANG_SECONDS 60
 
-/* Accesses to a port and to a device, an interrupt, HLT, and writes to memory. */
+/* Accesses to a port and to a device, a doorbell, an interrupt, HLT, and writes to memory. */
 CODE(busy, "code32",
      "mov $0x300, %edx; in %dx, %al; out %al, %dx; mov 0xd0000000, %eax; mov %eax, 0xd0000004; incl 0x100000;"
+     "mov %ax, 0xd0000010;"
      "sti; hlt; cli; mov $1, %al; out %al, $0xf4; 9: jmp 9b");
 
 /* How the kernel refuses. */
@@ -114,23 +117,44 @@ static bool use_stopped(struct harness *h, struct outcome *o)
     return true;
 }
 
+#define BELL (HARNESS_MMIO + 16)
+
+/* Comes, goes and comes again, so that what goes wrong when it goes is told by the run that follows. */
+static bool add_eventfds(struct harness *h, int bell, int line, struct outcome *o)
+{
+    struct error *err = NULL;
+    for (unsigned i = 0; i < 2; i++) {
+        if (!h->ops->doorbell_add(h->engine, BELL, bell, &err) ||
+            !h->ops->line_set(h->engine, line, UINT64_C(0xfee00000), 0x51 + i, &err))
+            return note(o, err);
+        if (!i) {
+            h->ops->doorbell_remove(h->engine, BELL, bell);
+            h->ops->line_drop(h->engine, line);
+        }
+    }
+    return true;
+}
+
 static void use_machine(struct conform *c, struct outcome *o)
 {
     struct x86_state s;
     struct error *err = NULL;
     struct conform_later later;
+    cleanup(fd) int bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    cleanup(fd) int line = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     conform_prepare(c, 0, busy, CODE_SIZE(busy), &s);
     if (!c->h->ops->set_state(c->h->vcpu[0], &s, &err)) {
         note(o, err);
         return;
     }
-    if (!use_stopped(c->h, o))
+    if (!add_eventfds(c->h, bell, line, o) || !use_stopped(c->h, o))
         return;
     conform_later(&later, c, 5, send_message);
     enum harness_result result = harness_run(c->h, 20000);
     conform_later_end(&later);
+    eventfd_t rung = 0;
     if (result == HARNESS_EXITED)
-        o->done = true;
+        o->done = eventfd_read(bell, &rung) == 0 && rung == 1;
     else
         snprintf(o->error, sizeof(o->error), "%.250s", c->h->why);
     if (result == HARNESS_TIMEOUT)

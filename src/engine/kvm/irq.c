@@ -1,33 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Interrupts. Messages go to the kernel's local APICs. The kernel reports the EOI of those vectors only that
- * its routing table has as level-triggered: a vector gets its entry there when the first such message uses
- * it.
+ * Interrupts. Messages go to the kernel's local APICs; the PIC's interrupt and NMIs are brought by the
+ * processor's own thread.
  */
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/util.h"
 #include "engine/kvm/kvm.h"
 
-#define MSI_ADDRESS   UINT64_C(0xfee00000)
-#define MSI_DEST      12 /* bits 12..19 of the address */
-#define MSI_EVERYBODY (MSI_ADDRESS | 0xff << MSI_DEST)
-#define MSI_LEVEL     BIT(15)
-#define MSI_MODE      0x700u /* fixed and lowest priority are 0 and 0x100: the two that have a vector */
-#define MSI_LOWEST    0x100u
-
-/*
- * The pins of the IOAPIC that the kernel looks at: one for each vector that an interrupt can have. (It keeps
- * their number in a byte, so one for each of all 256 would be none.)
- */
-#define FIRST_VECTOR 16u
-#define PINS         (KVM_VECTORS - FIRST_VECTOR)
+#define MSI_MODE   0x700u /* fixed and lowest priority are 0 and 0x100: the two that have a vector */
+#define MSI_LOWEST 0x100u
 
 #define LAPIC_LINT0  0x350
 #define LINT_MASKED  BIT(16)
@@ -43,7 +29,7 @@ static void on_wake(int number)
 
 bool kvm_irq_init(struct kvm_machine *m, struct error **err)
 {
-    struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {PINS}};
+    struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {KVM_PINS}};
     struct sigaction action = {.sa_handler = on_wake};
     if (sigaction(WAKE_SIGNAL, &action, NULL) < 0) {
         error_set_errno(err, errno, "cannot handle signal %d", WAKE_SIGNAL);
@@ -77,28 +63,6 @@ void kvm_nmi(struct vcpu *v)
     kvm_wake(cpu);
 }
 
-bool kvm_route_level(struct kvm_machine *m, unsigned vector, struct error **err)
-{
-    if (vector < FIRST_VECTOR || vector >= KVM_VECTORS || m->level_route[vector])
-        return true;
-    m->level_route[vector] = true;
-    cleanup(mem) struct kvm_irq_routing *table =
-        calloc(1, sizeof(*table) + PINS * sizeof(struct kvm_irq_routing_entry));
-    if (!table) {
-        error_set_errno(err, ENOMEM, "cannot route an interrupt");
-        return false;
-    }
-    for (unsigned i = FIRST_VECTOR; i < KVM_VECTORS; i++) {
-        if (!m->level_route[i])
-            continue;
-        table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = i - FIRST_VECTOR,
-            .type = KVM_IRQ_ROUTING_MSI,
-            .u.msi = {.address_lo = (uint32_t)MSI_EVERYBODY, .data = i | (uint32_t)MSI_LEVEL}};
-    }
-    return KVM_TRY(m->fd, KVM_SET_GSI_ROUTING, table, err);
-}
-
 static bool send(struct kvm_machine *m, uint64_t addr, uint32_t data, struct error **err)
 {
     struct kvm_msi msi = {.address_lo = (uint32_t)addr, .address_hi = (uint32_t)(addr >> 32), .data = data};
@@ -107,19 +71,25 @@ static bool send(struct kvm_machine *m, uint64_t addr, uint32_t data, struct err
 
 bool kvm_signal(struct kvm_machine *m, unsigned index, uint32_t data, struct error **err)
 {
-    return send(m, MSI_ADDRESS | index << MSI_DEST, data, err);
+    return send(m, KVM_MSI_ADDRESS | index << KVM_MSI_DEST, data, err);
+}
+
+bool kvm_msi_valid(uint64_t addr, uint32_t data)
+{
+    if ((addr & ~UINT64_C(0xfffff)) != KVM_MSI_ADDRESS)
+        return false;
+    /* Vectors below 16 are no interrupts (SDM vol. 3 section 11.5.3); the kernel would request them. */
+    return (data & MSI_MODE) > MSI_LOWEST || (data & 0xff) >= KVM_FIRST_VECTOR;
 }
 
 void kvm_msi(struct engine *e, uint64_t addr, uint32_t data)
 {
     struct kvm_machine *m = kvm_machine_of(e);
     struct error *err = NULL;
-    if ((addr & ~UINT64_C(0xfffff)) != MSI_ADDRESS)
+    if (!kvm_msi_valid(addr, data))
         return;
-    if ((data & MSI_MODE) <= MSI_LOWEST && (data & 0xff) < FIRST_VECTOR)
-        return; /* no interrupt (SDM vol. 3 section 11.5.3); the kernel would request it */
     pthread_mutex_lock(&m->lock);
-    bool ok = !(data & MSI_LEVEL) || kvm_route_level(m, data & 0xff, &err);
+    bool ok = !(data & KVM_MSI_LEVEL) || kvm_route_level(m, data & 0xff, &err);
     if (ok)
         ok = send(m, addr, data, &err);
     pthread_mutex_unlock(&m->lock);

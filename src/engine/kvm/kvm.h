@@ -21,9 +21,30 @@ struct error;
 
 #define KVM_CPU_MAX     32
 #define KVM_VECTORS     256
+#define KVM_LINES       512 /* engine_ops.line_set: more than the vectors of a few devices */
 #define KVM_CPUID_MAX   256
 #define KVM_STATE_MSRS  64 /* room for all that make up a state */
 #define KVM_DEVICE_PATH "/dev/kvm"
+
+/*
+ * The pins of the IOAPIC that the kernel looks at: one for each vector that an interrupt can have. (It keeps
+ * their number in a byte, so one for each of all 256 would be none.)
+ */
+#define KVM_FIRST_VECTOR 16u
+#define KVM_PINS         (KVM_VECTORS - KVM_FIRST_VECTOR)
+
+/* An MSI in the address's and data's form (SDM vol. 3 section 11.11). */
+#define KVM_MSI_ADDRESS UINT64_C(0xfee00000)
+#define KVM_MSI_DEST    12 /* bits 12..19 of the address */
+#define KVM_MSI_LEVEL   UINT32_C(0x8000)
+
+/* An eventfd that sends a message. */
+struct kvm_line {
+    bool used;
+    int fd;
+    uint32_t data;
+    uint64_t addr;
+};
 
 /* A local APIC's timer while machine time stands still. */
 struct kvm_timer {
@@ -68,6 +89,7 @@ struct kvm_machine {
      */
     pthread_mutex_t lock;
     bool level_route[KVM_VECTORS]; /* vectors whose EOI the kernel reports */
+    struct kvm_line line[KVM_LINES];
 
     bool manual_protect, rings; /* how the kernel logs: memory.c, ring.c */
     pthread_mutex_t ring_lock;  /* the rings' reading ends; a leaf lock */
@@ -132,10 +154,28 @@ void kvm_nmi(struct vcpu *v);
 void kvm_msi(struct engine *e, uint64_t addr, uint32_t data);
 /* Before KVM_RUN: NMI and the PIC's interrupt. The processor's thread. */
 bool kvm_inject(struct kvm_cpu *cpu, struct error **err);
-/* Has the kernel report the EOI of a vector. machine->lock held. */
-bool kvm_route_level(struct kvm_machine *m, unsigned vector, struct error **err);
+/* Is it a message that interrupts a processor? */
+bool kvm_msi_valid(uint64_t addr, uint32_t data);
 /* A message to the local APIC of one processor, whatever it is: delivery mode as in an MSI's data. */
 bool kvm_signal(struct kvm_machine *m, unsigned index, uint32_t data, struct error **err);
+
+/* ---- route.c ---- */
+
+/* Has the kernel report the EOI of a vector. machine->lock held. */
+bool kvm_route_level(struct kvm_machine *m, unsigned vector, struct error **err);
+bool kvm_line_set(struct engine *e, int fd, uint64_t addr, uint32_t data, struct error **err);
+void kvm_line_drop(struct engine *e, int fd);
+/*
+ * Between the two nothing reaches a local APIC by a line: what is signalled waits in the eventfd. For whoever
+ * reads, changes and writes a local APIC. machine->lock held.
+ */
+bool kvm_lines_hold(struct kvm_machine *m, struct error **err);
+bool kvm_lines_release(struct kvm_machine *m, struct error **err);
+
+/* ---- doorbell.c ---- */
+
+bool kvm_doorbell_add(struct engine *e, uint64_t gpa, int fd, struct error **err);
+void kvm_doorbell_remove(struct engine *e, uint64_t gpa, int fd);
 
 /* ---- lapic.c ---- */
 

@@ -290,7 +290,8 @@ static bool set_all(struct kvm_cpu *cpu, const struct x86_state *in, struct erro
         !kvm_tsc_set(cpu, in->tsc, err) || !kvm_msr_set(cpu, in, err))
         return false;
     pthread_mutex_lock(&cpu->machine->lock);
-    bool ok = kvm_lapic_set(cpu, &in->lapic, in->clock_ns, err);
+    bool ok = kvm_lines_hold(cpu->machine, err) && kvm_lapic_set(cpu, &in->lapic, in->clock_ns, err) &&
+              kvm_lines_release(cpu->machine, err);
     pthread_mutex_unlock(&cpu->machine->lock);
     return ok && debug_in(cpu, in, err) && regs_in(cpu, in, err) && events_in(cpu, in, err);
 }

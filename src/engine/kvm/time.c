@@ -130,7 +130,8 @@ void kvm_run_time(struct engine *e, bool running)
     if (running == m->time_runs)
         return;
     pthread_mutex_lock(&m->lock);
-    bool ok = running ? thaw(m, &err) : freeze(m, &err);
+    bool ok =
+        kvm_lines_hold(m, &err) && (running ? thaw(m, &err) : freeze(m, &err)) && kvm_lines_release(m, &err);
     m->time_runs = running;
     pthread_mutex_unlock(&m->lock);
     if (!ok)
