@@ -51,6 +51,14 @@ struct machine {
     void (*set_gsi)(struct machine *m, unsigned gsi, bool level);
     /* Sends a message-signalled interrupt (SDM vol. 3 section 11.11). Any thread, lock not needed. */
     void (*send_msi)(struct machine *m, uint64_t addr, uint32_t data);
+    /*
+     * Doorbells and lines as in struct engine_ops, with the machine lock held; NULL where the engine has
+     * none. False: this one is not to be had, and writes come to the window, messages go by send_msi.
+     */
+    bool (*doorbell_add)(struct machine *m, uint64_t gpa, int fd);
+    void (*doorbell_remove)(struct machine *m, uint64_t gpa, int fd);
+    bool (*line_set)(struct machine *m, int fd, uint64_t addr, uint32_t data);
+    void (*line_drop)(struct machine *m, int fd);
     /* Any thread; acts soon on the main loop. */
     void (*event)(struct machine *m, enum machine_event event, uint32_t value);
 

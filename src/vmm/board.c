@@ -112,6 +112,53 @@ static void send_msi(struct machine *m, uint64_t addr, uint32_t data)
         b->ops->msi(b->engine, addr, data);
 }
 
+/* An engine's limit is no failure of the machine. */
+static bool said(bool good, struct error *err)
+{
+    if (!good)
+        log_line(LOG_INFO, "%s", error_text(err));
+    error_free(err);
+    return good;
+}
+
+static bool doorbell_add(struct machine *m, uint64_t gpa, int fd)
+{
+    struct board *b = board_of(m);
+    struct error *err = NULL;
+    return said(b->ops->doorbell_add(b->engine, gpa, fd, &err), err);
+}
+
+static void doorbell_remove(struct machine *m, uint64_t gpa, int fd)
+{
+    struct board *b = board_of(m);
+    b->ops->doorbell_remove(b->engine, gpa, fd);
+}
+
+static bool line_set(struct machine *m, int fd, uint64_t addr, uint32_t data)
+{
+    struct board *b = board_of(m);
+    struct error *err = NULL;
+    return said(b->ops->line_set(b->engine, fd, addr, data, &err), err);
+}
+
+static void line_drop(struct machine *m, int fd)
+{
+    struct board *b = board_of(m);
+    b->ops->line_drop(b->engine, fd);
+}
+
+static void offer_eventfds(struct board *b)
+{
+    if (b->ops->doorbell_add) {
+        b->m.doorbell_add = doorbell_add;
+        b->m.doorbell_remove = doorbell_remove;
+    }
+    if (b->ops->line_set) {
+        b->m.line_set = line_set;
+        b->m.line_drop = line_drop;
+    }
+}
+
 static void set_intr(void *opaque, bool level)
 {
     struct board *b = opaque;
@@ -252,7 +299,10 @@ static bool make_engine(struct board *b, int *status, struct error **err)
         .pic_acknowledge = host_pic_acknowledge,
         .now = host_now,
     };
-    return choose_engine(b, status, err);
+    if (!choose_engine(b, status, err))
+        return false;
+    offer_eventfds(b);
+    return true;
 }
 
 /* One device with a few properties, as "name", "value", ..., NULL. */

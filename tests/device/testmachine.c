@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -76,6 +77,8 @@ struct test_machine *test_machine_new(void)
     m->set_gsi = set_gsi;
     m->send_msi = send_msi;
     m->event = event;
+    if (getenv("RUCHE_TEST_DOORBELLS"))
+        test_machine_offer_doorbells(t);
     return t;
 }
 
@@ -92,6 +95,8 @@ void test_machine_free(struct test_machine *t)
         device_free(last);
     }
     machine_unlock(m);
+    for (unsigned i = 0; i < TEST_EVENTFDS; i++)
+        assert_true(!t->bell[i].addr && !t->line[i].addr);
     assert_null(m->ports.windows);
     assert_null(m->mmio.windows);
     assert_null(m->clock.timers);
@@ -214,6 +219,12 @@ uint64_t test_read(struct test_machine *t, uint64_t gpa, unsigned size)
 
 void test_write(struct test_machine *t, uint64_t gpa, unsigned size, uint64_t value)
 {
+    const struct test_eventfd *bell = test_eventfd_find(t->bell, gpa);
+    if (bell) {
+        t->rung++;
+        assert_int_equal(eventfd_write(bell->fd, 1), 0);
+        return;
+    }
     machine_lock(&t->m);
     bus_write(&t->m.mmio, gpa, size, value);
     machine_unlock(&t->m);

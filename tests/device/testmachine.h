@@ -23,6 +23,14 @@ struct test_msi {
     uint32_t data;
 };
 
+/* An eventfd that a device gave to the engine. */
+struct test_eventfd {
+    uint64_t addr; /* 0: free */
+    uint32_t data;
+    int fd;
+};
+#define TEST_EVENTFDS 16
+
 struct test_machine {
     struct machine m;
     bool gsi_level[TEST_GSIS];
@@ -34,11 +42,26 @@ struct test_machine {
     uint32_t last_event_value;
     bool intr;              /* the PIC's output, once connected */
     unsigned written_count; /* how often RAM was marked as written */
+
+    /* What an engine with doorbells and lines was asked for: test_machine_offer_... */
+    bool refuse_eventfds;
+    struct test_eventfd bell[TEST_EVENTFDS], line[TEST_EVENTFDS];
+    unsigned rung;     /* writes that signalled a doorbell */
+    unsigned line_set; /* calls of it */
 };
 
 /* An empty machine: buses, RAM, loop, clock at 1 s. */
 struct test_machine *test_machine_new(void);
 void test_machine_free(struct test_machine *t);
+
+/*
+ * The engine has doorbells, or lines, from now on. test_write signals doorbells; signals of lines stay in
+ * their eventfds. With RUCHE_TEST_DOORBELLS in the environment every test machine has doorbells.
+ */
+void test_machine_offer_doorbells(struct test_machine *t);
+void test_machine_offer_lines(struct test_machine *t);
+/* The first of a table at that address, NULL: none; for address 0 a free one. */
+struct test_eventfd *test_eventfd_find(struct test_eventfd *table, uint64_t addr);
 
 /* Makes and realizes a device; `props` is "NAME=VALUE,..." or NULL. Fails the test when it cannot be made. */
 struct device *test_machine_add(struct test_machine *t, const char *cls, const char *props);

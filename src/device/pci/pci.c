@@ -96,18 +96,30 @@ static struct io_bus *bar_space(struct pci_device *pci, const struct pci_bar *ba
     return bar->type == PCI_BAR_IO ? &m->ports : &m->mmio;
 }
 
+static void bars_changed(struct pci_device *pci)
+{
+    if (pci->bars_changed)
+        pci->bars_changed(pci);
+}
+
 static void unmap_stale_bars(struct pci_device *pci)
 {
+    bool changed = false;
     for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
         struct pci_bar *bar = &pci->bar[i];
         uint64_t addr;
-        if (bar->window.mapped && (!bar_wanted(pci, i, &addr) || addr != bar->window.base))
+        if (bar->window.mapped && (!bar_wanted(pci, i, &addr) || addr != bar->window.base)) {
             bus_unmap(bar_space(pci, bar), &bar->window);
+            changed = true;
+        }
     }
+    if (changed)
+        bars_changed(pci);
 }
 
 static void map_wanted_bars(struct pci_device *pci)
 {
+    bool changed = false;
     for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
         struct pci_bar *bar = &pci->bar[i];
         uint64_t addr;
@@ -119,7 +131,10 @@ static void map_wanted_bars(struct pci_device *pci)
             log_guest(LOG_INFO, "%s: BAR %u does not decode: %s", pci->dev.id, i, error_text(err));
             error_free(err);
         }
+        changed |= bar->window.mapped;
     }
+    if (changed)
+        bars_changed(pci);
 }
 
 /* Brings the mapped windows of the whole bus to what the registers say; one BAR's move may free the place of
@@ -347,6 +362,7 @@ void pci_device_exit(struct pci_device *pci)
         return;
     store_le16(pci->config + PCI_COMMAND, 0);
     unmap_stale_bars(pci);
+    pci_msix_settle(pci);
     pci_set_intx(pci, false);
     pci->bus->device[pci->devfn] = NULL;
     pci->bus = NULL;

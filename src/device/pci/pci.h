@@ -48,6 +48,14 @@ struct pci_msix_entry {
     uint32_t addr_lo, addr_hi, data, control;
 };
 
+/* The eventfd by which a vector's message goes, where the engine has such lines. */
+struct pci_msix_line {
+    bool tried; /* `addr` and `data` are what the engine was last asked for */
+    int fd;     /* -1: it would not have it */
+    uint32_t data;
+    uint64_t addr;
+};
+
 struct pci_device {
     struct device dev;
     struct pci_bus *bus; /* NULL before pci_device_init */
@@ -66,12 +74,15 @@ struct pci_device {
     uint16_t msix_count;
     struct pci_msix_entry msix[PCI_MSIX_MAX];
     uint64_t msix_pending[PCI_MSIX_MAX / 64];
+    struct pci_msix_line msix_line[PCI_MSIX_MAX];
     bool intx; /* the device's own interrupt line */
 
     /*
      * Hooks of the device, NULL when not needed. before_read may refresh config[] bytes that are about to be
-     * read; after_write is called when config[offset, offset + size) has taken a guest's write.
+     * read; after_write is called when config[offset, offset + size) has taken a guest's write, bars_changed
+     * when a BAR has been mapped or unmapped, before any other device's BAR takes the place.
      */
+    void (*bars_changed)(struct pci_device *pci);
     void (*before_read)(struct pci_device *pci, unsigned offset, unsigned size);
     void (*after_write)(struct pci_device *pci, unsigned offset, unsigned size);
 };
@@ -135,6 +146,8 @@ bool pci_msix_enabled(const struct pci_device *pci);
 bool pci_msi_enabled(const struct pci_device *pci);
 /* Sends, or sets the pending bit while masked. Vectors that do not exist are ignored. */
 void pci_msix_notify(struct pci_device *pci, unsigned vector);
+/* When it returns all that was sent has reached the processors. In quiesce, and before the device goes. */
+void pci_msix_settle(struct pci_device *pci);
 /* Sends when MSI is enabled; false when it is not (the caller uses INTx then). */
 bool pci_msi_notify(struct pci_device *pci);
 

@@ -3,6 +3,9 @@
  * Message-signalled interrupts of PCI devices: MSI with one vector (PCI 3.0 section 6.8.1), MSI-X with table
  * and pending bits in a BAR of its own (section 6.8.2).
  */
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include "base/util.h"
 #include "device/pci/pci.h"
 
@@ -58,6 +61,50 @@ static bool vector_masked(const struct pci_device *pci, unsigned vector)
            pci->msix[vector].control & PCI_MSIX_ENTRY_CTRL_MASKBIT;
 }
 
+/*
+ * A line follows its entry no sooner than the next message: what the guest does to an entry in between, and
+ * what a masked one holds back, is no business of the engine's.
+ */
+static bool line_ready(struct machine *m, struct pci_msix_line *line, uint64_t addr, uint32_t data)
+{
+    if (line->tried && line->addr == addr && line->data == data)
+        return line->fd >= 0;
+    bool set = line->fd >= 0;
+    if (!set)
+        line->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    line->tried = true;
+    line->addr = addr;
+    line->data = data;
+    if (line->fd < 0)
+        return false;
+    if (m->line_set(m, line->fd, addr, data))
+        return true;
+    if (set)
+        m->line_drop(m, line->fd);
+    close(line->fd);
+    line->fd = -1;
+    return false;
+}
+
+static void send(struct machine *m, struct pci_msix_line *line, uint64_t addr, uint32_t data)
+{
+    if (!m->line_set || !line_ready(m, line, addr, data) || eventfd_write(line->fd, 1) < 0)
+        m->send_msi(m, addr, data);
+}
+
+void pci_msix_settle(struct pci_device *pci)
+{
+    struct machine *m = pci->dev.machine;
+    for (unsigned v = 0; v < pci->msix_count; v++) {
+        struct pci_msix_line *line = &pci->msix_line[v];
+        if (line->fd >= 0) {
+            m->line_drop(m, line->fd);
+            close(line->fd);
+        }
+        *line = (struct pci_msix_line){.fd = -1};
+    }
+}
+
 void pci_msix_notify(struct pci_device *pci, unsigned vector)
 {
     if (vector >= pci->msix_count || !pci_msix_enabled(pci))
@@ -69,7 +116,7 @@ void pci_msix_notify(struct pci_device *pci, unsigned vector)
     const struct pci_msix_entry *e = &pci->msix[vector];
     struct machine *m = pci->bus->machine;
     if (pci_bus_master(pci))
-        m->send_msi(m, (uint64_t)e->addr_hi << 32 | e->addr_lo, e->data);
+        send(m, &pci->msix_line[vector], (uint64_t)e->addr_hi << 32 | e->addr_lo, e->data);
 }
 
 /* Sends what waited for the vector to be unmasked. */
@@ -146,6 +193,8 @@ void pci_msix_init(struct pci_device *pci, unsigned bar, unsigned count)
     unsigned at = pci_add_capability(pci, PCI_CAP_ID_MSIX, PCI_CAP_MSIX_SIZEOF);
     pci->msix_cap = (uint8_t)at;
     pci->msix_count = (uint16_t)MIN(count, PCI_MSIX_MAX);
+    for (unsigned v = 0; v < pci->msix_count; v++)
+        pci->msix_line[v].fd = -1;
     store_le16(pci->config + at + PCI_MSIX_FLAGS, (uint16_t)(pci->msix_count - 1));
     store_le16(pci->writable + at + PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
     store_le32(pci->config + at + PCI_MSIX_TABLE, TABLE_OFFSET | bar);

@@ -48,10 +48,17 @@ void virtio_broken(struct virtio_device *v, const char *fmt, ...)
     va_end(ap);
     log_guest(LOG_WARN, "%s: the guest's driver broke the rules: %s", v->pci.dev.id, why);
     v->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+    virtio_doorbells_update(v);
     virtio_config_changed(v);
 }
 
 /* --- kicks --- */
+
+void virtio_notify(struct virtio_device *v, unsigned queue)
+{
+    if (v->vq[queue].enabled && virtio_running(v))
+        v->vcls->queue_notify(v, &v->vq[queue]);
+}
 
 /* Runs on the main loop, for all queues kicked since the last time. */
 static void run_kicks(void *opaque)
@@ -63,8 +70,7 @@ static void run_kicks(void *opaque)
         while (bits) {
             unsigned i = 64 * w + (unsigned)__builtin_ctzll(bits);
             bits &= bits - 1;
-            if (v->vq[i].enabled && virtio_running(v))
-                v->vcls->queue_notify(v, &v->vq[i]);
+            virtio_notify(v, i);
         }
     }
 }
@@ -97,9 +103,10 @@ static void forget_kicks(struct virtio_device *v)
 
 static void reset_core(struct virtio_device *v)
 {
-    forget_kicks(v);
     v->resetting = false;
     v->status = v->isr = 0;
+    virtio_doorbells_update(v);
+    forget_kicks(v);
     v->features = 0;
     v->device_feature_select = v->driver_feature_select = 0;
     v->config_vector = VIRTIO_NO_VECTOR;
@@ -125,6 +132,7 @@ static void driver_reset(struct virtio_device *v)
     if (v->resetting)
         return;
     v->resetting = true;
+    virtio_doorbells_update(v);
     if (!v->vcls->reset || v->vcls->reset(v, false))
         reset_core(v);
 }
@@ -149,6 +157,7 @@ void virtio_set_status(struct virtio_device *v, uint8_t status)
         added &= (uint8_t)~VIRTIO_CONFIG_S_FEATURES_OK;
     }
     v->status |= added;
+    virtio_doorbells_update(v);
     if (added & VIRTIO_CONFIG_S_FEATURES_OK && v->vcls->features_set)
         v->vcls->features_set(v);
     if (added & VIRTIO_CONFIG_S_DRIVER_OK && virtio_running(v)) {
@@ -193,8 +202,8 @@ void virtio_ready(struct virtio_device *v)
 
 void virtio_exit(struct virtio_device *v)
 {
+    pci_device_exit(&v->pci); /* with BAR 4 go the doorbells */
     forget_kicks(v);
-    pci_device_exit(&v->pci);
 }
 
 void virtio_device_reset(struct virtio_device *v)
@@ -209,12 +218,15 @@ void virtio_device_reset(struct virtio_device *v)
 void virtio_quiesce(struct virtio_device *v)
 {
     v->stopped = true;
-    forget_kicks(v);
+    virtio_doorbells_update(v);
+    forget_kicks(v); /* resume looks at every queue */
+    pci_msix_settle(&v->pci);
 }
 
 void virtio_resume(struct virtio_device *v)
 {
     v->stopped = false;
+    virtio_doorbells_update(v);
     virtio_kick_all(v);
 }
 
@@ -261,6 +273,7 @@ void virtio_loaded(struct virtio_device *v)
         v->vq[i].epoch++;
     }
     pci_device_loaded(&v->pci);
+    virtio_doorbells_update(v);
 }
 
 static const struct state_field queue_fields[] = {

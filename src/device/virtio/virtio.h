@@ -8,8 +8,8 @@
  *     resume:    virtio_resume              unrealize: virtio_exit
  *     state:     nested virtio_device_state; its own post_load ends with virtio_loaded
  *
- * A driver's kick costs the vCPU only a flag: queue_notify runs soon after on the main loop. Everything runs
- * with the machine lock held.
+ * A driver's kick costs the vCPU only a flag, or not even that where the engine has doorbells: queue_notify
+ * runs soon after on the main loop. Everything runs with the machine lock held.
  */
 #ifndef DEVICE_VIRTIO_VIRTIO_H
 #define DEVICE_VIRTIO_VIRTIO_H
@@ -129,6 +129,13 @@ void virtio_broken(struct virtio_device *v, const char *fmt, ...) __attribute__(
 
 /* For virtqueue.c and the transport. */
 void virtio_kick_all(struct virtio_device *v);
+/* Calls queue_notify for the queue, now. Main loop. */
+void virtio_notify(struct virtio_device *v, unsigned queue);
+/* Brings the queues' doorbells to what BAR 4, the device's and the queues' state say: after any change of
+ * those. */
+void virtio_doorbells_update(struct virtio_device *v);
+/* The address that the driver writes to for a kick; 0: BAR 4 is not mapped. */
+uint64_t virtio_transport_doorbell(const struct virtio_device *v, unsigned queue);
 void virtio_interrupt(struct virtio_device *v, uint16_t vector, uint8_t isr_bit);
 void virtio_set_status(struct virtio_device *v, uint8_t status);
 bool virtio_transport_init(struct virtio_device *v, struct error **err);

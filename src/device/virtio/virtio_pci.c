@@ -110,6 +110,7 @@ static void queue_write(struct virtio_device *v, uint64_t offset, uint32_t value
             vq->enabled = true;
             if (!virtqueue_map(vq))
                 vq->enabled = false;
+            virtio_doorbells_update(v);
         }
         break;
     case VIRTIO_PCI_COMMON_Q_DESCLO:
@@ -234,6 +235,12 @@ static void structures_write(void *opaque, uint64_t offset, unsigned size, uint6
     }
 }
 
+uint64_t virtio_transport_doorbell(const struct virtio_device *v, unsigned queue)
+{
+    uint64_t bar = pci_bar_address(&v->pci, STRUCTURES_BAR);
+    return bar ? bar + NOTIFY_OFFSET + (uint64_t)queue * NOTIFY_MULTIPLIER : 0;
+}
+
 /* --- configuration space --- */
 
 /* The window into BAR 4 through configuration space (section 4.1.4.9): where it points now; false: nowhere
@@ -275,9 +282,16 @@ static void after_config_write(struct pci_device *pci, unsigned offset, unsigned
             load_le32(pci->config + v->cfg_cap + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data));
         structures_write(v, at, width, width == 4 ? data : data & ((1u << 8 * width) - 1));
     }
+    if (offset <= PCI_COMMAND && offset + size > PCI_COMMAND)
+        virtio_doorbells_update(v);
     /* What was offered while the device might not touch memory has to be seen once it may. */
     if (offset <= PCI_COMMAND && offset + size > PCI_COMMAND && virtio_running(v))
         virtio_kick_all(v);
+}
+
+static void bars_changed(struct pci_device *pci)
+{
+    virtio_doorbells_update(CONTAINER_OF(pci, struct virtio_device, pci));
 }
 
 static unsigned add_structure(struct virtio_device *v, uint8_t type, unsigned cap_len, uint32_t offset,
@@ -338,5 +352,6 @@ bool virtio_transport_init(struct virtio_device *v, struct error **err)
     add_structures(v);
     v->pci.before_read = before_config_read;
     v->pci.after_write = after_config_write;
+    v->pci.bars_changed = bars_changed;
     return true;
 }

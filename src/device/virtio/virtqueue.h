@@ -63,6 +63,8 @@ struct virtqueue {
     uint16_t filled_slots;           /* and the slots they take */
     uint16_t first_id;               /* packed: the entry that flush makes visible, before the others */
     uint32_t first_len;
+    uint64_t doorbell; /* where the engine signals doorbell_fd for a kick; 0: nowhere, and no fd */
+    int doorbell_fd;
 };
 
 /* The next element, or NULL: nothing there, device not running, or broken now. Given back by push, fill or
