@@ -110,8 +110,20 @@ static const struct state_field cpu_fields[] = {
     STATE_FIELD_U32(struct x86_state, exception_error),
     STATE_FIELD_BOOL(struct x86_state, interrupt_pending),
     STATE_FIELD_U8(struct x86_state, interrupt_vector),
+    {.name = "pdpte_valid",
+     .type = STATE_BOOL,
+     .offset = offsetof(struct x86_state, pdpte_valid),
+     .count = 1,
+     .stride = sizeof(bool),
+     .since = 2},
+    {.name = "pdpte",
+     .type = STATE_U64,
+     .offset = offsetof(struct x86_state, pdpte),
+     .count = X86_PDPTES,
+     .stride = sizeof(uint64_t),
+     .since = 2},
     STATE_FIELD_END,
 };
 
 const struct state_desc x86_cpu_state = {
-    .name = "x86-cpu", .version = 1, .min_version = 1, .fields = cpu_fields, .post_load = cpu_post_load};
+    .name = "x86-cpu", .version = 2, .min_version = 1, .fields = cpu_fields, .post_load = cpu_post_load};

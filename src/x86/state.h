@@ -152,6 +152,8 @@ enum x86_mp_state { MP_RUNNING, MP_HALTED, MP_WAIT_SIPI };
 #define X86_XSAVE_MAX 4096u
 #define X86_VAR_MTRRS 8
 
+#define X86_PDPTES 4
+
 struct x86_state {
     uint64_t gpr[16];
     uint64_t rip;
@@ -159,6 +161,10 @@ struct x86_state {
     struct x86_segment seg[SEG_COUNT];
     struct x86_table gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4, cr8, xcr0, efer;
+    /* PAE paging: the four top entries as they were loaded with CR3, whatever memory has there by now (SDM
+     * vol. 3 section 4.4.1). Not valid: those in memory count. */
+    bool pdpte_valid;
+    uint64_t pdpte[X86_PDPTES];
     uint64_t dr[8]; /* 4 and 5 unused */
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
@@ -185,5 +191,11 @@ struct x86_state {
     bool interrupt_pending;
     uint8_t interrupt_vector;
 };
+
+/* Paging in the form with three levels? */
+static inline bool x86_state_pae(const struct x86_state *s)
+{
+    return (s->cr0 & CR0_PG) && (s->cr4 & CR4_PAE) && !(s->efer & EFER_LMA);
+}
 
 #endif

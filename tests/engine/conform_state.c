@@ -477,11 +477,116 @@ static void travel_across(struct conform *c)
     travel(c, c->other);
 }
 
+/* ---- PAE paging's top entries ---- */
+
+/*
+ * They are in the processor from the load of CR3 on (SDM vol. 3 section 4.4.1): what memory has there later
+ * counts with the next load only, wherever the processor is by then. AT_DATA says how far the guest may go.
+ */
+CODE(pae_guest, "code32",
+     "mov %ebx, %cr3; out %al, $0xf4; 1: cmpl $0, 0x100000; je 1b; mov 0x40000000, %al; out %al, $0xf4;"
+     "2: cmpl $1, 0x100000; je 2b; mov %ebx, %cr3; mov 0x40000000, %al; out %al, $0xf4; 9: jmp 9b");
+
+#define PAE_PDPT   AT_TABLES
+#define PAE_LOW    (AT_TABLES + 0x1000) /* maps the first 16 MiB */
+#define PAE_FIRST  (AT_TABLES + 0x2000) /* maps AT_FIRST at 1 GiB */
+#define PAE_SECOND (AT_TABLES + 0x3000) /* AT_SECOND */
+#define AT_FIRST   0x400000u
+#define AT_SECOND  0x600000u
+
+static void put(struct harness *h, uint64_t at, uint64_t value)
+{
+    harness_write(h, at, &value, sizeof(value));
+}
+
+static void prepare_pae(struct conform *c)
+{
+    struct x86_state s;
+    const uint64_t large = PTE_P | PTE_W | PTE_A | PTE_D | PTE_PS;
+    conform_prepare(c, 0, pae_guest, CODE_SIZE(pae_guest), &s);
+    for (unsigned i = 0; i < 8; i++)
+        put(c->h, PAE_LOW + 8 * i, i * 2 * MIB | large);
+    put(c->h, PAE_FIRST, AT_FIRST | large);
+    put(c->h, PAE_SECOND, AT_SECOND | large);
+    put(c->h, AT_FIRST, 0x0a);
+    put(c->h, AT_SECOND, 0x0b);
+    put(c->h, PAE_PDPT, PAE_LOW | PTE_P);
+    put(c->h, PAE_PDPT + 8, PAE_FIRST | PTE_P);
+    put(c->h, AT_DATA, 0);
+    s.cr0 |= CR0_PG;
+    s.cr4 |= CR4_PAE;
+    s.cr3 = s.gpr[R_RBX] = PAE_PDPT;
+    conform_set(c, 0, &s);
+}
+
+/* The guest goes on to `step`, and has this mapped. */
+static void pae_step(struct conform *c, struct harness *h, uint64_t step, uint64_t want)
+{
+    put(h, AT_DATA, step);
+    conform_equal(c, harness_run(h, 20000), HARNESS_EXITED, "end");
+    conform_equal(c, h->exit_value & 0xff, want, "what is mapped");
+}
+
+/* `to`: where it goes on, which may be here. */
+static void pae(struct conform *c, struct harness *to)
+{
+    struct x86_state s;
+    prepare_pae(c);
+    conform_run(c, HARNESS_EXITED, 20000);
+    conform_equal(c, *(const uint64_t *)harness_peek(c->h, PAE_PDPT, 8), PAE_LOW | PTE_P,
+                  "the first in memory");
+    put(c->h, PAE_PDPT, PAE_LOW | PTE_P);
+    put(c->h, PAE_PDPT + 8, PAE_SECOND | PTE_P);
+    c->h->ops->get_state(c->h->vcpu[0], &s);
+    conform_equal(c, s.pdpte_valid, true, "the entries are in the state");
+    conform_equal(c, s.pdpte[1], PAE_FIRST | PTE_P, "the second");
+    if (to != c->h)
+        move_machine(c->h, to);
+    pae_step(c, to, 1, 0x0a);
+    pae_step(c, to, 2, 0x0b);
+}
+
+static void pae_here(struct conform *c)
+{
+    pae(c, c->h);
+}
+
+static void pae_moved(struct conform *c)
+{
+    struct harness *to = open_other(c, c->engine);
+    pae(c, to);
+    harness_close(to);
+}
+
+static void pae_across(struct conform *c)
+{
+    struct harness *to = open_other(c, c->other);
+    pae(c, to);
+    harness_close(to);
+}
+
+/* A state from before there were such: those in memory. */
+static void pae_unknown(struct conform *c)
+{
+    struct x86_state s;
+    prepare_pae(c);
+    conform_run(c, HARNESS_EXITED, 20000);
+    put(c->h, PAE_PDPT + 8, PAE_SECOND | PTE_P);
+    c->h->ops->get_state(c->h->vcpu[0], &s);
+    s.pdpte_valid = false;
+    conform_set(c, 0, &s);
+    pae_step(c, c->h, 1, 0x0b);
+}
+
 const struct conform_case conform_state_cases[] = {
     {"state after reset", 2, reset_state},
     {"random states in and out", 1, round_trips},
     {"random states to the other engine", 1, round_trips_across},
     {"XSETBV shows in the state", 1, xsetbv},
+    {"PAE entries count as they were loaded", 1, pae_here},
+    {"PAE entries in another machine", 1, pae_moved},
+    {"PAE entries in the other engine", 1, pae_across},
+    {"PAE entries that a state does not have", 1, pae_unknown},
     {"a program stopped at random points goes on in another machine", 1, travel_within},
     {"a program stopped at random points goes on in the other engine", 1, travel_across},
     {NULL, 0, NULL},

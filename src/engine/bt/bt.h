@@ -267,8 +267,8 @@ struct bt_cpu {
     uint64_t mcg_status, tsc_adjust;
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
     uint64_t pv_system_time_msr, pv_wall_clock_msr, pv_eoi_msr, pv_steal_msr, pv_async_msr;
-    uint64_t pdpte[4]; /* PAE paging: loaded with CR3 */
-    uint8_t cpl;       /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
+    uint64_t pdpte[X86_PDPTES]; /* PAE paging: loaded with CR3 */
+    uint8_t cpl;                /* = SS.DPL in protected mode; 0 real, 3 virtual-8086 */
     struct bt_code_space space[BT_SPACES];
     unsigned space_now;
     uint32_t space_generation;

@@ -100,6 +100,9 @@ void bt_cpu_get_state(struct bt_cpu *cpu, struct x86_state *out)
     out->cr8 = bt_lapic_cr8(cpu->lapic);
     out->xcr0 = cpu->xcr0;
     out->efer = cpu->efer;
+    out->pdpte_valid = x86_state_pae(out);
+    if (out->pdpte_valid)
+        memcpy(out->pdpte, cpu->pdpte, sizeof(out->pdpte));
     memcpy(out->dr, cpu->dr, sizeof(out->dr));
     out->star = cpu->star;
     out->lstar = cpu->lstar;
@@ -158,11 +161,14 @@ static bool state_valid(const struct bt_cpu *cpu, const struct x86_state *in, st
 }
 
 /* PAE paging keeps its four top entries in the processor. */
-static void load_pdptes(struct bt_cpu *cpu)
+static void load_pdptes(struct bt_cpu *cpu, const struct x86_state *in)
 {
-    if (!(cpu->cr0 & CR0_PG) || !(cpu->cr4 & CR4_PAE) || bt_long_mode(cpu))
+    if (!x86_state_pae(in))
         return;
-    guest_read(cpu->engine->config.memory, cpu->cr3 & 0xffffffe0, cpu->pdpte, sizeof(cpu->pdpte));
+    if (in->pdpte_valid)
+        memcpy(cpu->pdpte, in->pdpte, sizeof(cpu->pdpte));
+    else
+        guest_read(cpu->engine->config.memory, cpu->cr3 & 0xffffffe0, cpu->pdpte, sizeof(cpu->pdpte));
 }
 
 bool bt_cpu_set_state(struct bt_cpu *cpu, const struct x86_state *in, struct error **err)
@@ -223,7 +229,7 @@ bool bt_cpu_set_state(struct bt_cpu *cpu, const struct x86_state *in, struct err
                                       : (uint8_t)((in->seg[SEG_SS].attr & ATTR_DPL) >> ATTR_DPL_SHIFT);
     cpu->exc.pending = cpu->shutdown = cpu->failed = false;
     cpu->event_check = true;
-    load_pdptes(cpu);
+    load_pdptes(cpu, in);
     bt_set_rflags(cpu, in->rflags);
     bt_mode_update(cpu);
     bt_tlb_flush(cpu, true);

@@ -70,6 +70,7 @@ static bool make_machine(struct kvm_machine *m, struct error **err)
         return false;
     }
     m->run_size = (size_t)size;
+    m->sregs2 = kvm_ioctl(m->fd, KVM_CHECK_EXTENSION, KVM_CAP_SREGS2) > 0;
     return KVM_TRY(m->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity, err) &&
            KVM_TRY(m->fd, KVM_SET_TSS_ADDR, TSS_ADDR, err) && kvm_irq_init(m, err) && kvm_memory_set(m, err);
 }

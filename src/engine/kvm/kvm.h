@@ -83,6 +83,7 @@ struct kvm_machine {
     atomic_bool intr;      /* the PIC's output */
     atomic_bool intr_rose; /* it went up; vCPU 0 has yet to look whether LINT0 is a fixed interrupt */
 
+    bool sregs2;                 /* the kernel hands out PAE paging's top entries, too */
     bool time_runs, tsc_offsets; /* the kernel lets TSC offsets be set */
 
     /* Guards what follows, and local APICs against messages while their state is read, changed and written.

@@ -41,7 +41,7 @@ static void segment_in(struct kvm_segment *to, const struct x86_segment *s)
 }
 
 /* The kernel's struct in the order of enum x86_seg. */
-static struct kvm_segment *segment_at(struct kvm_sregs *s, unsigned i)
+static struct kvm_segment *segment_at(struct kvm_sregs2 *s, unsigned i)
 {
     struct kvm_segment *const all[SEG_COUNT] = {
         [SEG_ES] = &s->es, [SEG_CS] = &s->cs, [SEG_SS] = &s->ss,    [SEG_DS] = &s->ds,
@@ -85,7 +85,32 @@ static bool regs_in(struct kvm_cpu *cpu, const struct x86_state *in, struct erro
     return KVM_TRY(cpu->fd, KVM_SET_REGS, &r, err);
 }
 
-static void sregs_out(struct x86_state *out, struct kvm_sregs *s)
+/* struct kvm_sregs is what older kernels have: the same without PAE paging's top entries. */
+#define SREGS_COMMON offsetof(struct kvm_sregs2, flags)
+_Static_assert(offsetof(struct kvm_sregs, interrupt_bitmap) == SREGS_COMMON, "the same up to there");
+
+static bool sregs_read(struct kvm_cpu *cpu, struct kvm_sregs2 *s, struct error **err)
+{
+    struct kvm_sregs old;
+    if (cpu->machine->sregs2)
+        return KVM_TRY(cpu->fd, KVM_GET_SREGS2, s, err);
+    if (!KVM_TRY(cpu->fd, KVM_GET_SREGS, &old, err))
+        return false;
+    *s = (struct kvm_sregs2){0};
+    memcpy(s, &old, SREGS_COMMON);
+    return true;
+}
+
+static bool sregs_write(struct kvm_cpu *cpu, const struct kvm_sregs2 *s, struct error **err)
+{
+    struct kvm_sregs old = {0};
+    if (cpu->machine->sregs2)
+        return KVM_TRY(cpu->fd, KVM_SET_SREGS2, s, err);
+    memcpy(&old, s, SREGS_COMMON);
+    return KVM_TRY(cpu->fd, KVM_SET_SREGS, &old, err);
+}
+
+static void sregs_out(struct x86_state *out, struct kvm_sregs2 *s)
 {
     for (unsigned i = 0; i < SEG_COUNT; i++)
         segment_out(&out->seg[i], segment_at(s, i));
@@ -98,11 +123,14 @@ static void sregs_out(struct x86_state *out, struct kvm_sregs *s)
     out->cr8 = s->cr8;
     out->efer = s->efer;
     out->lapic.base = s->apic_base;
+    out->pdpte_valid = s->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID;
+    for (unsigned i = 0; i < X86_PDPTES; i++)
+        out->pdpte[i] = out->pdpte_valid ? s->pdptrs[i] : 0;
 }
 
 static bool sregs_in(struct kvm_cpu *cpu, const struct x86_state *in, struct error **err)
 {
-    struct kvm_sregs s = {
+    struct kvm_sregs2 s = {
         .gdt = {.base = in->gdtr.base, .limit = in->gdtr.limit},
         .idt = {.base = in->idtr.base, .limit = in->idtr.limit},
         .cr0 = in->cr0,
@@ -115,7 +143,12 @@ static bool sregs_in(struct kvm_cpu *cpu, const struct x86_state *in, struct err
     };
     for (unsigned i = 0; i < SEG_COUNT; i++)
         segment_in(segment_at(&s, i), &in->seg[i]);
-    return KVM_TRY(cpu->fd, KVM_SET_SREGS, &s, err);
+    if (in->pdpte_valid && x86_state_pae(in)) {
+        s.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+        for (unsigned i = 0; i < X86_PDPTES; i++)
+            s.pdptrs[i] = in->pdpte[i];
+    }
+    return sregs_write(cpu, &s, err);
 }
 
 /* ---- vectors and debug registers ---- */
@@ -250,10 +283,10 @@ static bool events_in(struct kvm_cpu *cpu, const struct x86_state *in, struct er
 bool kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error **err)
 {
     struct kvm_regs regs;
-    struct kvm_sregs sregs;
+    struct kvm_sregs2 sregs;
     memset(out, 0, sizeof(*out));
     if (!mp_out(cpu, out, err) || !KVM_TRY(cpu->fd, KVM_GET_REGS, &regs, err) ||
-        !KVM_TRY(cpu->fd, KVM_GET_SREGS, &sregs, err))
+        !sregs_read(cpu, &sregs, err))
         return false;
     regs_out(out, &regs);
     sregs_out(out, &sregs);
