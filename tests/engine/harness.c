@@ -215,7 +215,7 @@ static void run_vcpu(struct harness *h, unsigned index)
                                                       [VM_EXIT_RESET] = HARNESS_RESET,
                                                       [VM_EXIT_ERROR] = HARNESS_ERROR};
         pthread_mutex_lock(&h->lock);
-        if (!atomic_load(&h->stop))
+        if (!atomic_load(&h->stop) || e.kind == VM_EXIT_ERROR) /* one that comes after the guest's end, too */
             snprintf(h->why, sizeof(h->why), "vCPU %u: %s", index, e.text);
         end_run(h, results[e.kind]);
         pthread_mutex_unlock(&h->lock);

@@ -92,7 +92,7 @@ struct harness {
 
     /* What happened; readable between runs. */
     uint32_t exit_value;
-    char why[640]; /* for SHUTDOWN, RESET, ERROR, TIMEOUT: one line */
+    char why[640]; /* for SHUTDOWN, RESET, ERROR, TIMEOUT, and of an error after EXITED: one line */
     char *text;    /* what was written to the text port, NUL-terminated */
     unsigned text_length;
     struct harness_access *access;

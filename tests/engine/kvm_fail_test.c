@@ -153,10 +153,8 @@ static void use_machine(struct conform *c, struct outcome *o)
     enum harness_result result = harness_run(c->h, 20000);
     conform_later_end(&later);
     eventfd_t rung = 0;
-    if (result == HARNESS_EXITED)
-        o->done = eventfd_read(bell, &rung) == 0 && rung == 1;
-    else
-        snprintf(o->error, sizeof(o->error), "%.250s", c->h->why);
+    o->done = result == HARNESS_EXITED && eventfd_read(bell, &rung) == 0 && rung == 1;
+    snprintf(o->error, sizeof(o->error), "%.250s", c->h->why);
     if (result == HARNESS_TIMEOUT)
         o->error[0] = 0; /* the guest stands still and nobody says why */
 }
