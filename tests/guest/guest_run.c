@@ -2,11 +2,14 @@
 /*
  * Runs one test guest in the bare test machine and passes on its results.
  *
- *     guest-run [--engine NAME] [--cpu MODEL] [--cpus N] [--seconds N] IMAGE
+ *     guest-run [--engine NAME] [--cpu MODEL] [--cpus N] [--seconds N] [--crowded] IMAGE
  *
+ * --crowded: all of it on one of the host's processors, which a thread that is always busy has its share of.
  * The exit status is 0 when the guest ended by itself, had results and none of them was bad.
  */
 #include <getopt.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,12 +86,32 @@ static int run(struct harness *h, const char *path, unsigned seconds)
     return result == HARNESS_EXITED && !h->exit_value && good && !bad ? 0 : 1;
 }
 
+static void *be_busy(void *opaque)
+{
+    for (volatile unsigned n = 0;; n++)
+        ;
+    return NULL;
+}
+
+static bool crowd(void)
+{
+    cpu_set_t set;
+    pthread_t thread;
+    int cpu = sched_getcpu();
+    if (cpu < 0)
+        return false;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)cpu, &set);
+    return sched_setaffinity(0, sizeof(set), &set) == 0 && pthread_create(&thread, NULL, be_busy, NULL) == 0;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {
-        {"engine", 1, 0, 'e'}, {"cpu", 1, 0, 'm'}, {"cpus", 1, 0, 'n'}, {"seconds", 1, 0, 's'}, {0}};
+    static const struct option known[] = {{"engine", 1, 0, 'e'},  {"cpu", 1, 0, 'm'},     {"cpus", 1, 0, 'n'},
+                                          {"seconds", 1, 0, 's'}, {"crowded", 0, 0, 'c'}, {0}};
     struct harness_options options = {.cpu_count = 1};
     unsigned seconds = 60;
+    bool crowded = false;
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (c == 'e')
             options.engine = optarg;
@@ -98,12 +121,19 @@ int main(int argc, char **argv)
             options.cpu_count = (unsigned)strtoul(optarg, NULL, 0);
         else if (c == 's')
             seconds = (unsigned)strtoul(optarg, NULL, 0);
+        else if (c == 'c')
+            crowded = true;
         else
             return 2;
     }
     if (optind + 1 != argc) {
-        fprintf(stderr, "usage: guest-run [--engine NAME] [--cpu MODEL] [--cpus N] [--seconds N] IMAGE\n");
+        fprintf(stderr, "usage: guest-run [--engine NAME] [--cpu MODEL] [--cpus N] [--seconds N] [--crowded] "
+                        "IMAGE\n");
         return 2;
+    }
+    if (crowded && !crowd()) {
+        perror("guest-run: --crowded");
+        return 1;
     }
     struct harness *h = harness_open(&options);
     if (!h)
