@@ -90,3 +90,23 @@ bool parse_mac(const char *text, uint8_t out[6])
     memcpy(out, mac, sizeof(mac));
     return true;
 }
+
+bool parse_uuid(const char *text, uint8_t out[16])
+{
+    uint8_t uuid[16];
+    for (size_t i = 0; i < sizeof(uuid); i++) {
+        if (!isxdigit((unsigned char)text[0]) || !isxdigit((unsigned char)text[1]))
+            return false;
+        char digits[3] = {text[0], text[1], '\0'};
+        uuid[i] = (uint8_t)strtoul(digits, NULL, 16);
+        text += 2;
+        bool dash = i == 3 || i == 5 || i == 7 || i == 9;
+        if (dash && *text != '-')
+            return false;
+        text += dash;
+    }
+    if (*text)
+        return false;
+    memcpy(out, uuid, sizeof(uuid));
+    return true;
+}

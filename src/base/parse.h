@@ -17,5 +17,7 @@ bool parse_size(const char *text, uint64_t *out);
 bool parse_bool(const char *text, bool *out);
 /* Six hexadecimal bytes with colons. */
 bool parse_mac(const char *text, uint8_t out[6]);
+/* RFC 9562: 36 characters, hexadecimal in either case. */
+bool parse_uuid(const char *text, uint8_t out[16]);
 
 #endif

@@ -20,6 +20,7 @@
 #include "base/parse.h"
 #include "base/util.h"
 #include "os/loop.h"
+#include "os/text_log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,6 +40,7 @@
 #define CLOSE_WAIT_NS 100000000u
 #define GATHER_SIZE   4096    /* so many single bytes go out together, */
 #define GATHER_NS     500000u /* or as many as came within this time */
+#define REPLAY_SIZE   16384   /* of the log, for who connects */
 
 enum output_kind { OUTPUT_WRITE, OUTPUT_SEND, OUTPUT_POLLED };
 
@@ -68,6 +70,7 @@ struct chardev {
     bool blocked; /* the peer takes no more for now */
     bool losing;  /* output was lost, and that has been said */
     struct loop_timer gather;
+    struct text_log *log; /* NULL: none */
 };
 
 static void on_fd(void *opaque, int fd, uint32_t events);
@@ -246,6 +249,8 @@ static void flush(struct chardev *c)
 static void gathered(void *opaque)
 {
     struct chardev *c = opaque;
+    if (c->log)
+        text_log_flush(c->log);
     if (!c->blocked)
         flush(c);
     update(c);
@@ -274,12 +279,15 @@ static void keep(struct chardev *c, const uint8_t *data, size_t len)
 
 void chardev_write(struct chardev *c, const uint8_t *data, size_t len)
 {
-    if (c->out.fd < 0 || !len)
+    if (!len || (c->out.fd < 0 && !c->log))
         return;
-    keep(c, data, len);
-    if (c->blocked)
+    if (c->log)
+        text_log_write(c->log, data, len);
+    if (c->out.fd >= 0)
+        keep(c, data, len);
+    if (c->blocked && !c->log)
         return;
-    if (len > 1 || c->ring_len >= GATHER_SIZE)
+    if (len > 1 || (!c->blocked && c->ring_len >= GATHER_SIZE))
         gathered(c);
     else if (!c->gather.heap_index)
         loop_timer_arm(&c->gather, monotonic_ns() + GATHER_NS);
@@ -363,6 +371,19 @@ static bool open_file(struct chardev *c, const char *path, struct error **err)
     return true;
 }
 
+bool chardev_log(struct chardev *c, const char *path, struct error **err)
+{
+    c->log = text_log_open(path, err);
+    return c->log != NULL;
+}
+
+/* What the peer would have seen had it been there; it comes before all that follows. */
+static void replay(struct chardev *c)
+{
+    uint8_t end[REPLAY_SIZE];
+    keep(c, end, text_log_tail(c->log, end, sizeof(end)));
+}
+
 static void on_listen(void *opaque, int fd, uint32_t events)
 {
     struct chardev *c = opaque;
@@ -378,8 +399,10 @@ static void on_listen(void *opaque, int fd, uint32_t events)
         return;
     }
     set_duplex(c, peer);
+    if (c->log)
+        replay(c);
     tell_connected(c, true);
-    update(c);
+    gathered(c);
 }
 
 /* Whether someone listens at the socket. */
@@ -520,6 +543,7 @@ void chardev_close(struct chardev *c)
     }
     if (c->socket_path)
         unlink(c->socket_path);
+    text_log_close(c->log);
     free(c->socket_path);
     free(c->ring);
     free(c->spec);

@@ -30,8 +30,13 @@ struct chardev *chardev_open(const char *spec, struct loop *loop, struct error *
 void chardev_attach(struct chardev *c, const struct chardev_client *client);
 void chardev_accept_input(struct chardev *c);
 /*
+ * Has all output from now on kept in a log (os/text_log.h) as well; a client that connects to a listening
+ * socket then first gets the end of it. To be called once, before there is output.
+ */
+bool chardev_log(struct chardev *c, const char *path, struct error **err);
+/*
  * Output never blocks the guest. Single bytes are gathered for up to half a millisecond; what the peer does
- * not take is kept up to 1 MiB, then the oldest is dropped; with no peer it vanishes.
+ * not take is kept up to 1 MiB, then the oldest is dropped; with no peer it vanishes, but for a log.
  */
 void chardev_write(struct chardev *c, const uint8_t *data, size_t len);
 /* Writes out what can be written within 100 ms, closes, removes a socket it made. */

@@ -340,7 +340,8 @@ static bool add_platform(struct board *b, int *status, struct error **err)
 {
     static const char *const classes[] = {"i8259", "ioapic",  "q35-host",   "ich9-lpc", "i8254",  "mc146818",
                                           "hpet",  "ich9-pm", "reset-port", "i8042",    "fw-cfg", "pvpanic"};
-    const char *serial[] = {"chardev", b->config->serial, NULL};
+    const char *log = b->config->serial_log;
+    const char *serial[] = {"chardev", b->config->serial, log ? "log" : NULL, log, NULL};
 
     for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
         if (!add_device(b, classes[i], NULL, err))
@@ -366,10 +367,26 @@ static bool add_disks(struct board *b, struct error **err)
     return true;
 }
 
+/* Cuts "mac=ADDRESS" out of what --net has: it is the card's, the rest the back end's. NULL when there is
+ * none. */
+static char *take_mac(char *spec)
+{
+    char *item = strstr(spec, ",mac="), *mac = NULL;
+
+    if (!item)
+        return NULL;
+    size_t len = strcspn(item + 1, ",");
+    mac = strndup(item + 5, len - 4);
+    memmove(item, item + 1 + len, strlen(item + 1 + len) + 1);
+    return mac;
+}
+
 static bool add_nets(struct board *b, int *status, struct error **err)
 {
     for (unsigned i = 0; i < b->config->net_count; i++) {
-        const char *props[] = {"net", b->config->net[i], NULL};
+        cleanup(mem) char *spec = strdup(b->config->net[i]);
+        cleanup(mem) char *mac = spec ? take_mac(spec) : NULL;
+        const char *props[] = {"net", spec, mac ? "mac" : NULL, mac, NULL};
         if (!add_front_end(b, "virtio-net", props, "--net", status, err))
             return false;
     }
@@ -446,6 +463,7 @@ static void make_uuid(uint8_t uuid[16], const char *name)
 /* What everything else stands on. After it, board_free works. */
 static struct board *make_frame(const struct machine_config *config, struct error **err)
 {
+    static const uint8_t none[16] = {0};
     struct board *b = aligned_alloc(_Alignof(struct board), sizeof(*b));
 
     if (!b) {
@@ -470,7 +488,10 @@ static struct board *make_frame(const struct machine_config *config, struct erro
     b->m.set_gsi = set_gsi;
     b->m.send_msi = send_msi;
     b->m.event = runstate_event;
-    make_uuid(b->m.uuid, config->name);
+    if (memcmp(config->uuid, none, sizeof(none)) != 0)
+        memcpy(b->m.uuid, config->uuid, sizeof(none));
+    else
+        make_uuid(b->m.uuid, config->name);
     return b;
 }
 

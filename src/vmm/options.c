@@ -25,7 +25,9 @@ const char options_help[] =
     "\n"
     "Runs one machine. Usually started by `ruche run`, whose options of the same names are described in\n"
     "ruche(1). Further ones:\n"
+    "  --uuid UUID      identity of the machine\n"
     "  --serial fd:N    the first serial line is an open descriptor\n"
+    "  --serial-log F   file that keeps the end of its output\n"
     "  --control fd:N   the control socket is an open, listening descriptor\n"
     "  --ready-fd N     write \"ready\" or a one-line reason there once the machine runs or has failed\n"
     "  --probe          print as JSON which engines work here, and with which CPU model\n"
@@ -33,6 +35,7 @@ const char options_help[] =
 
 enum option_id {
     OPT_NAME = 1,
+    OPT_UUID,
     OPT_ENGINE,
     OPT_CPU,
     OPT_CPUS,
@@ -45,6 +48,7 @@ enum option_id {
     OPT_NET,
     OPT_DEVICE,
     OPT_SERIAL,
+    OPT_SERIAL_LOG,
     OPT_CONTROL,
     OPT_READY_FD,
     OPT_NO_REBOOT,
@@ -58,6 +62,7 @@ enum option_id {
 
 static const struct option long_options[] = {
     {"name", required_argument, NULL, OPT_NAME},
+    {"uuid", required_argument, NULL, OPT_UUID},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"cpu", required_argument, NULL, OPT_CPU},
     {"cpus", required_argument, NULL, OPT_CPUS},
@@ -70,6 +75,7 @@ static const struct option long_options[] = {
     {"net", required_argument, NULL, OPT_NET},
     {"device", required_argument, NULL, OPT_DEVICE},
     {"serial", required_argument, NULL, OPT_SERIAL},
+    {"serial-log", required_argument, NULL, OPT_SERIAL_LOG},
     {"control", required_argument, NULL, OPT_CONTROL},
     {"ready-fd", required_argument, NULL, OPT_READY_FD},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
@@ -361,6 +367,8 @@ static bool take(struct parser *p, int option, const char *value)
     switch (option) {
     case OPT_NAME:
         return take_name(p, value);
+    case OPT_UUID:
+        return parse_uuid(value, c->uuid) || refuse(p, "--uuid '%.80s': not a UUID", value);
     case OPT_ENGINE:
         return take_engine(p, value);
     case OPT_CPU:
@@ -385,6 +393,8 @@ static bool take(struct parser *p, int option, const char *value)
         return take_device(p, value);
     case OPT_SERIAL:
         return set_text(p, &c->serial, value, "serial");
+    case OPT_SERIAL_LOG:
+        return set_text(p, &c->serial_log, value, "serial-log");
     case OPT_CONTROL:
         return take_control(p, value);
     case OPT_READY_FD:
@@ -416,8 +426,9 @@ static bool take(struct parser *p, int option, const char *value)
 /* A saved machine has all that it is made of; only its surroundings may be others. */
 static void finish_restore(struct parser *p)
 {
-    static const uint32_t own = BIT(OPT_CPU) | BIT(OPT_CPUS) | BIT(OPT_MEMORY) | BIT(OPT_KERNEL) |
-                                BIT(OPT_INITRD) | BIT(OPT_MODULE) | BIT(OPT_CMDLINE) | BIT(OPT_DEVICE);
+    static const uint32_t own = BIT(OPT_UUID) | BIT(OPT_CPU) | BIT(OPT_CPUS) | BIT(OPT_MEMORY) |
+                                BIT(OPT_KERNEL) | BIT(OPT_INITRD) | BIT(OPT_MODULE) | BIT(OPT_CMDLINE) |
+                                BIT(OPT_DEVICE);
 
     for (const struct option *o = long_options; o->name; o++)
         if (own & p->given & BIT(o->val))
@@ -476,8 +487,8 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
 
 void options_free(struct machine_config *c)
 {
-    char *single[] = {c->name,    c->engine, c->jitdump, c->cpu,     c->kernel, c->initrd,
-                      c->cmdline, c->serial, c->control, c->restore, c->trace};
+    char *single[] = {c->name,    c->engine, c->jitdump,    c->cpu,     c->kernel,  c->initrd,
+                      c->cmdline, c->serial, c->serial_log, c->control, c->restore, c->trace};
 
     for (size_t i = 0; i < ARRAY_SIZE(single); i++)
         free(single[i]);

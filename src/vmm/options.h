@@ -35,8 +35,9 @@ struct device_config {
 
 /* One machine as asked for. All strings are owned unless const. */
 struct machine_config {
-    char *name;   /* NULL: none */
-    char *engine; /* NULL or "auto": the best that works */
+    char *name;       /* NULL: none */
+    uint8_t uuid[16]; /* all zero: made from the name, or at random */
+    char *engine;     /* NULL or "auto": the best that works */
     enum engine_native native;
     char *jitdump; /* folder for perf; NULL: none */
     char *cpu;     /* NULL: the best named model that the host can honour */
@@ -47,14 +48,15 @@ struct machine_config {
     unsigned module_count;
     struct disk_config disk[OPTIONS_LIST_MAX];
     unsigned disk_count;
-    char *net[OPTIONS_LIST_MAX]; /* as net_open takes it */
+    char *net[OPTIONS_LIST_MAX]; /* as net_open takes it, but for mac=ADDRESS */
     unsigned net_count;
     bool no_net; /* "none" was asked for */
     struct device_config device[OPTIONS_LIST_MAX];
     unsigned device_count;
-    char *serial;  /* as chardev_open takes it */
-    char *control; /* a path, "fd:N", or NULL: no control socket */
-    int ready_fd;  /* -1: none */
+    char *serial;     /* as chardev_open takes it */
+    char *serial_log; /* keeps the end of its output; NULL: none */
+    char *control;    /* a path, "fd:N", or NULL: no control socket */
+    int ready_fd;     /* -1: none */
     bool no_reboot;
     char *trace;   /* file for a line about each exit from guest code; NULL: none */
     char *restore; /* a saved machine that goes on instead of booting; NULL: none */

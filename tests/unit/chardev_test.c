@@ -286,6 +286,39 @@ static void test_stale_and_live_sockets(void **state)
     unlink(path);
 }
 
+/* A log has what nobody heard, and whoever connects gets its end and then what follows. */
+static void test_log_is_replayed(void **state)
+{
+    char log[sizeof(path)], text[32] = "";
+    struct chardev *c = open_ok(unix_spec("logged"));
+    struct front f = {.room = 100};
+    snprintf(log, sizeof(log), "%s/log", dir);
+    assert_true(chardev_log(c, log, NULL));
+    attach(c, &f);
+    write_text(c, "a");
+    write_text(c, "b");
+    for (unsigned round = 0; round < 2; round++) {
+        int peer = dial();
+        run_for(3);
+        assert_int_equal(recv(peer, text, sizeof(text), MSG_DONTWAIT), round ? 5 : 2);
+        assert_memory_equal(text, round ? "ab123" : "ab", round ? 5 : 2);
+        if (!round) {
+            write_text(c, "123");
+            expect_read(peer, "123");
+        }
+        close(peer);
+        run_for(3);
+    }
+    assert_int_equal(f.connects, 2);
+    write_text(c, "!"); /* is not written out yet */
+    chardev_close(c);
+    int fd = open(log, O_RDONLY);
+    assert_int_equal(read(fd, text, sizeof(text)), 6);
+    assert_memory_equal(text, "ab123!", 6);
+    close(fd);
+    unlink(log);
+}
+
 /* A peer that does not read: 1 MiB is kept, the oldest of it goes first, and nobody blocks. */
 static void test_slow_reader_keeps_the_newest(void **state)
 {
@@ -397,6 +430,7 @@ int main(void)
         CHARDEV_TEST(test_gathers_output),
         CHARDEV_TEST(test_input_waits_for_room),
         CHARDEV_TEST(test_stale_and_live_sockets),
+        CHARDEV_TEST(test_log_is_replayed),
         CHARDEV_TEST(test_slow_reader_keeps_the_newest),
         CHARDEV_TEST(test_peer_dies_while_we_write),
         CHARDEV_TEST(test_pipe_output),

@@ -96,13 +96,29 @@ static void test_mac(void **state)
         assert_false(parse_mac(bad[i], mac));
 }
 
+static void test_uuid(void **state)
+{
+    static const uint8_t expected[16] = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0x4c, 0xde,
+                                         0x8f, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xCD};
+    static const char *const bad[] = {"",
+                                      "0123456789ab4cde8f0123456789abcd",
+                                      "01234567-89ab-4cde-8f01-23456789abc",
+                                      "01234567-89ab-4cde-8f01-23456789abcg",
+                                      "01234567-89ab-4cde-8f0123456789abcd-",
+                                      "01234567-89ab-4cde-8f01-23456789abcd0",
+                                      "01234567_89ab-4cde-8f01-23456789abcd"};
+    uint8_t uuid[16];
+    assert_true(parse_uuid("01234567-89ab-4cde-8F01-23456789abcd", uuid));
+    assert_memory_equal(uuid, expected, 16);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_false(parse_uuid(bad[i], uuid));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uint),
-        cmocka_unit_test(test_size),
-        cmocka_unit_test(test_bool),
-        cmocka_unit_test(test_mac),
+        cmocka_unit_test(test_uint), cmocka_unit_test(test_size), cmocka_unit_test(test_bool),
+        cmocka_unit_test(test_mac),  cmocka_unit_test(test_uuid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -505,6 +505,14 @@ static void refused(void **state)
     refuse(&(struct machine_config){.kernel = kernel, .device = {{.cls = nowhere}}, .device_count = 1}, 2,
            "there is no such device");
     refuse(&(struct machine_config){.kernel = kernel, .net = {nowhere}, .net_count = 1}, 2, "nonexistent");
+    char *bad_mac = (char *)(uintptr_t) "user,mac=52:54:00",
+         *group = (char *)(uintptr_t) "user,mac=01:00:5e:00:00:01";
+    refuse(&(struct machine_config){.kernel = kernel, .net = {bad_mac}, .net_count = 1}, 2, "52:54:00");
+    refuse(&(struct machine_config){.kernel = kernel, .net = {group}, .net_count = 1}, 2, "multicast");
+    refuse(&(struct machine_config){.kernel = kernel,
+                                    .serial_log = nowhere,
+                                    .serial = (char *)(uintptr_t) "none"},
+           125, "nonexistent");
     refuse(&(struct machine_config){.kernel = kernel, .serial = nowhere}, 2, "nonexistent");
     refuse(&(struct machine_config){.kernel = kernel, .control = nowhere}, 125, "nonexistent");
     refuse(&(struct machine_config){.kernel = kernel, .memory = MIB}, 125, "memory");

@@ -58,7 +58,8 @@ static void everything_at_once(void **state)
     assert_int_equal(parse(&c,
                            "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 --memory 1G --kernel a "
                            "--initrd b --module m_x=1 "
-                           "--module n --cmdline console=ttyS0_quiet --no-reboot",
+                           "--module n --cmdline console=ttyS0_quiet --no-reboot --serial-log l "
+                           "--uuid 01234567-89ab-4cde-8f01-23456789abcd",
                            &err),
                      OPTIONS_RUN);
     assert_string_equal(c.name, "web-1");
@@ -74,6 +75,9 @@ static void everything_at_once(void **state)
     assert_string_equal(c.module[0], "m x=1");
     assert_string_equal(c.cmdline, "console=ttyS0 quiet");
     assert_true(c.no_reboot);
+    assert_string_equal(c.serial_log, "l");
+    assert_int_equal(c.uuid[0], 0x01);
+    assert_int_equal(c.uuid[15], 0xcd);
     options_free(&c);
 }
 
@@ -159,6 +163,8 @@ static void refused(void **state)
         {"--kernel k --net none --net user", "--net none"},
         {"--kernel k --name a/b", "--name 'a/b'"},
         {"--kernel k --name .x", "--name '.x'"},
+        {"--kernel k --uuid 1234", "--uuid '1234'"},
+        {"--restore s --uuid 01234567-89ab-4cde-8f01-23456789abcd", "--uuid does not go with --restore"},
         {"--kernel k --control fd:999", "not an open file descriptor"},
         {"--kernel k --ready-fd x", "not an open file descriptor"},
         {"--kernel k --serial=", "empty value"},

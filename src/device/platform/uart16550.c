@@ -45,6 +45,7 @@ struct uart16550 {
     struct device dev;
     uint64_t com;       /* property: 1..4 */
     char *chardev_spec; /* property */
+    char *log;          /* property; NULL: none */
     struct chardev *chardev;
     unsigned irq;
 
@@ -327,6 +328,10 @@ static bool uart_realize(struct device *dev, struct error **err)
     s->chardev = chardev_open(s->chardev_spec, dev->machine->loop, err);
     if (!s->chardev)
         return false;
+    if (s->log && !chardev_log(s->chardev, s->log, err)) {
+        chardev_close(s->chardev);
+        return false;
+    }
     struct chardev_client client = {.opaque = s, .can_receive = can_receive, .receive = receive};
     chardev_attach(s->chardev, &client);
     return true;
@@ -341,6 +346,7 @@ static const struct prop uart_props[] = {
     {"com", PROP_UINT, offsetof(struct uart16550, com), "1", 1, 4, "port number, as in COM1"},
     {"chardev", PROP_STRING, offsetof(struct uart16550, chardev_spec), "none",
      .help = "where the bytes go: none, stdio, fd:N, file:PATH, unix:PATH"},
+    {"log", PROP_STRING, offsetof(struct uart16550, log), .help = "file that keeps the end of the output"},
     {.type = PROP_END},
 };
 
