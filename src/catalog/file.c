@@ -51,9 +51,11 @@ static bool make_path(char *path, struct error **err)
 char *catalog_data_dir(const char *sub, struct error **err)
 {
     const char *data = getenv("XDG_DATA_HOME");
+    const char *slash = sub ? "/" : "";
+    sub = sub ? sub : "";
     cleanup(mem) char *path = NULL;
     if (data && data[0] == '/') {
-        path = catalog_format("%s/ruche/%s", data, sub);
+        path = catalog_format("%s/ruche%s%s", data, slash, sub);
     } else {
         const char *home = getenv("HOME");
         if (!home || home[0] != '/') {
@@ -62,7 +64,7 @@ char *catalog_data_dir(const char *sub, struct error **err)
         }
         if (!home)
             return error_set(err, 0, "find the data folder: neither XDG_DATA_HOME nor HOME is set"), NULL;
-        path = catalog_format("%s/.local/share/ruche/%s", home, sub);
+        path = catalog_format("%s/.local/share/ruche%s%s", home, slash, sub);
     }
     if (!make_path(path, err))
         return NULL;
@@ -93,6 +95,26 @@ bool catalog_name_check(const char *name, struct error **err)
         return true;
     error_set(err, EINVAL, "'%s' is no name: 1 to 63 letters, digits, '.', '_' or '-', no sign in front",
               name);
+    return false;
+}
+
+char *catalog_absolute(const char *path, struct error **err)
+{
+    if (*path == '/')
+        return catalog_format("%s", path);
+    cleanup(mem) char *folder = getcwd(NULL, 0);
+    if (!folder)
+        return error_set_errno(err, errno, "find the current folder"), NULL;
+    return catalog_format("%s/%s", folder, path);
+}
+
+bool catalog_write_json(const char *path, const json_t *value, struct error **err)
+{
+    cleanup(mem) char *draft = catalog_format("%s.new", path);
+    if (json_dump_file(value, draft, JSON_INDENT(2)) == 0 && rename(draft, path) == 0)
+        return true;
+    error_set_errno(err, errno, "write '%s'", path);
+    unlink(draft);
     return false;
 }
 

@@ -6,12 +6,13 @@
 #ifndef CATALOG_FILE_H
 #define CATALOG_FILE_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 struct error;
 
-/* $XDG_DATA_HOME/ruche (default ~/.local/share/ruche) and `sub` below it, made when missing, for the user
- * alone. */
+/* $XDG_DATA_HOME/ruche (default ~/.local/share/ruche) and `sub` (NULL: nothing) below it, made when missing,
+ * for the user alone. */
 char *catalog_data_dir(const char *sub, struct error **err);
 
 /*
@@ -25,6 +26,13 @@ bool catalog_name_check(const char *name, struct error **err);
 
 /* Removes a file or a folder with all in it, never following a symbolic link. A missing path is no error. */
 bool catalog_remove_tree(const char *path, struct error **err);
+
+/* A relative path is put behind the current folder's. */
+char *catalog_absolute(const char *path, struct error **err);
+
+/* Writes JSON to `path` in place of what is there, by one rename, so that there is never half of it. One
+ * writer at a time. */
+bool catalog_write_json(const char *path, const json_t *value, struct error **err);
 
 /* asprintf that cannot fail short of memory, in which case it ends the program. */
 char *catalog_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

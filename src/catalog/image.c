@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/kept.h"
+#include "catalog/machine.h"
 #include "catalog/overlay.h"
 #include "catalog/sha256.h"
 
@@ -142,6 +143,29 @@ void image_list_free(struct image *images, size_t count)
     free(images);
 }
 
+/* `db` may be NULL: there are no machines in the catalogue. */
+static bool unused(struct database *db, const char *name, const char *what, struct error **err)
+{
+    struct error *why = NULL;
+    cleanup(mem) char *kept = kept_user_of(name);
+    cleanup(mem) char *user = db ? machine_on_image(db, name, &why) : NULL;
+    if (why)
+        return error_prefix(err, why, "%s image '%s' (--force does not ask)", what, name), false;
+    if (!kept && !user)
+        return true;
+    error_set(err, EBUSY, "%s image '%s': the %sdisk of machine '%s' stands on it (--force does it anyway)",
+              what, name, user ? "" : "kept ", user ? user : kept);
+    return false;
+}
+
+bool image_unused(const char *name, const char *what, struct error **err)
+{
+    cleanup(database) struct database *db = NULL;
+    if (database_exists() && !(db = database_open(err)))
+        return false;
+    return unused(db, name, what, err);
+}
+
 bool image_remove(const char *name, bool force, struct error **err)
 {
     if (!catalog_name_check(name, err))
@@ -152,11 +176,12 @@ bool image_remove(const char *name, bool force, struct error **err)
     cleanup(mem) char *dir = catalog_format("%s/%s", images, name);
     if (access(dir, F_OK) < 0)
         return error_set(err, ENOENT, "there is no image '%s'", name), false;
-    cleanup(mem) char *user = force ? NULL : kept_user_of(name);
-    if (user)
-        return error_set(err, EBUSY, "remove image '%s': the kept disk of machine '%s' stands on it", name,
-                         user),
-               false;
+    /* While the catalogue is held no machine comes to stand on it. */
+    cleanup(database) struct database *db = NULL;
+    if (!force && database_exists() && (!(db = database_open(err)) || !database_begin(db, err)))
+        return false;
+    if (!force && !unused(db, name, "remove", err))
+        return false;
     /* Under a draft's name a half-removed image is swept later, whatever happens. */
     cleanup(mem) char *gone = catalog_format("%s/" DRAFT_PREFIX "%s-gone%ld", images, name, (long)getpid());
     if (rename(dir, gone) < 0)

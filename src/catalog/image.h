@@ -35,7 +35,11 @@ void image_release(struct image *image);
 bool image_list(struct image **images, size_t *count, struct error **err);
 void image_list_free(struct image *images, size_t count);
 
-/* Refuses while kept machine disks stand on it, unless `force`. */
+/* False and *err, which names the machine, when the disk of one stands on the image; `what` is what that is
+ * in the way of. */
+bool image_unused(const char *name, const char *what, struct error **err);
+
+/* Refuses while disks of machines stand on it, unless `force`. */
 bool image_remove(const char *name, bool force, struct error **err);
 
 struct image_draft {

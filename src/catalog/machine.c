@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Named machines: see machine.h. */
+#include "catalog/machine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "base/util.h"
+#include "catalog/config.h"
+#include "catalog/file.h"
+#include "catalog/identity.h"
+#include "catalog/machine_state.h"
+#include "catalog/overlay.h"
+
+#define COLUMNS "SELECT uuid, name, created, config FROM machine "
+
+void machine_release(struct machine *m)
+{
+    free(m->uuid);
+    free(m->name);
+    free(m->created);
+    free(m->dir);
+    json_decref(m->config);
+    *m = (struct machine){0};
+}
+
+void machine_cleanup(struct machine *m)
+{
+    machine_release(m);
+}
+
+static char *folder_of(const char *uuid, struct error **err)
+{
+    cleanup(mem) char *dir = catalog_data_dir("machines", err);
+    return dir ? catalog_format("%s/%s", dir, uuid) : NULL;
+}
+
+static char *column(sqlite3_stmt *row, int index)
+{
+    const unsigned char *text = sqlite3_column_text(row, index);
+    return catalog_format("%s", text ? (const char *)text : "");
+}
+
+/* From a row of COLUMNS. */
+static bool read_row(sqlite3_stmt *row, struct machine *m, struct error **err)
+{
+    struct machine new = {.uuid = column(row, 0), .name = column(row, 1), .created = column(row, 2)};
+    cleanup(mem) char *text = column(row, 3);
+    struct error *why = NULL;
+    json_error_t bad;
+    new.config = json_loads(text, 0, &bad);
+    if (!new.config)
+        error_set(&why, 0, "configuration: %s", bad.text);
+    else if (config_check(new.config, &why))
+        new.dir = folder_of(new.uuid, &why);
+    if (!why) {
+        *m = new;
+        return true;
+    }
+    error_prefix(err, why, "read machine '%s' in the catalogue", new.name);
+    machine_release(&new);
+    return false;
+}
+
+/* The one row that the beginning fits; more than one is an error that names two. */
+static bool find_by_beginning(struct database *db, const char *word, struct machine *m, struct error **err)
+{
+    static const char sql[] =
+        COLUMNS "WHERE substr(name, 1, length(?1)) = ?1 OR substr(uuid, 1, length(?1)) = "
+                "?1 ORDER BY name LIMIT 2";
+    cleanup(statement) sqlite3_stmt *s = database_query(db, sql, &word, 1, err);
+    int found = s ? database_step(db, s, err) : -1;
+    if (found == 0)
+        error_set(err, ENOENT, "there is no machine '%s' (ruche ls -a lists those there are)", word);
+    if (found <= 0)
+        return false;
+    cleanup(mem) char *first = column(s, 1);
+    struct error *why = NULL;
+    struct machine one = {0};
+    bool ok = read_row(s, &one, &why);
+    if (database_step(db, s, NULL) == 1) {
+        error_cleanup(&why);
+        why = NULL;
+        error_set(&why, EINVAL, "'%s' may be '%s' or '%s': say more of the name", word, first,
+                  (const char *)sqlite3_column_text(s, 1));
+        ok = false;
+    }
+    if (ok)
+        *m = one;
+    else
+        machine_release(&one);
+    if (why)
+        error_prefix(err, why, "find the machine");
+    return ok;
+}
+
+bool machine_find(struct database *db, const char *word, struct machine *m, struct error **err)
+{
+    cleanup(statement) sqlite3_stmt *s =
+        database_query(db, COLUMNS "WHERE name = ?1 OR uuid = ?1 ORDER BY name <> ?1 LIMIT 1", &word, 1, err);
+    int found = s ? database_step(db, s, err) : -1;
+    if (found < 0)
+        return false;
+    if (found)
+        return read_row(s, m, err);
+    if (!*word)
+        return error_set(err, EINVAL, "'' is no machine's name"), false;
+    return find_by_beginning(db, word, m, err);
+}
+
+bool machine_list(struct database *db, struct machine **machines, size_t *count, struct error **err)
+{
+    cleanup(statement) sqlite3_stmt *s = database_query(db, COLUMNS "ORDER BY name", NULL, 0, err);
+    struct machine *list = NULL;
+    size_t n = 0;
+    int more;
+    while (s && (more = database_step(db, s, err)) > 0) {
+        struct error *why = NULL;
+        struct machine *grown = reallocarray(list, n + 1, sizeof(*list));
+        list = grown ? grown : list;
+        if (grown && read_row(s, &list[n], &why))
+            n++;
+        else
+            log_line(LOG_WARN, "%s, so it is left out", error_text(why));
+        error_free(why);
+    }
+    if (!s || more < 0) {
+        machine_list_free(list, n);
+        return false;
+    }
+    *machines = list;
+    *count = n;
+    return true;
+}
+
+void machine_list_free(struct machine *machines, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        machine_release(&machines[i]);
+    free(machines);
+}
+
+char *machine_disk(const struct machine *m)
+{
+    return catalog_format("%s/disk.qcow2", m->dir);
+}
+
+/* The configuration as the catalogue has it. */
+static char *config_text(const json_t *config, struct error **err)
+{
+    if (!config_check(config, err))
+        return NULL;
+    char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!text)
+        error_set(err, EINVAL, "write the configuration: it is no JSON");
+    return text;
+}
+
+static bool insert(struct database *db, const struct machine *m, struct error **err)
+{
+    cleanup(mem) char *config = config_text(m->config, err);
+    const char *const values[] = {m->uuid, m->name, m->created, config};
+    struct error *why = NULL;
+    if (!config)
+        return false;
+    if (database_run(db, "INSERT INTO machine (uuid, name, created, config) VALUES (?1, ?2, ?3, ?4)", values,
+                     4, &why))
+        return true;
+    if (why->code != EEXIST)
+        return error_prefix(err, why, "create machine '%s'", m->name), false;
+    error_free(why);
+    error_set(err, EEXIST, "create machine '%s': there is one of that name (ruche rm %s removes it)", m->name,
+              m->name);
+    return false;
+}
+
+static bool make_folder(const struct machine *m, const struct image *image, struct error **err)
+{
+    cleanup(mem) char *disk = machine_disk(m);
+    if (mkdir(m->dir, 0700) < 0)
+        return error_set_errno(err, errno, "make folder '%s'", m->dir), false;
+    return !image || overlay_create(disk, image->disk, err);
+}
+
+/* The row first, as it refuses a name that is taken; nobody sees it before the transaction's end. */
+static bool make(struct database *db, const struct machine *m, const struct image *image, struct error **err)
+{
+    if (!database_begin(db, err))
+        return false;
+    if (insert(db, m, err)) {
+        if (make_folder(m, image, err) && database_commit(db, err))
+            return true;
+        catalog_remove_tree(m->dir, NULL);
+    }
+    database_rollback(db);
+    return false;
+}
+
+bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
+                    struct machine *m, struct error **err)
+{
+    char uuid[UUID_TEXT_SIZE], created[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    if (!catalog_name_check(name, err) || !identity_uuid(uuid, err))
+        return false;
+    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    struct machine new = {.uuid = catalog_format("%s", uuid),
+                          .name = catalog_format("%s", name),
+                          .created = catalog_format("%s", created),
+                          .dir = folder_of(uuid, err),
+                          .config = json_deep_copy(config)};
+    if (new.dir && make(db, &new, image, err)) {
+        *m = new;
+        return true;
+    }
+    machine_release(&new);
+    return false;
+}
+
+bool machine_update(struct database *db, const struct machine *m, struct error **err)
+{
+    cleanup(mem) char *config = config_text(m->config, err);
+    const char *const values[] = {m->uuid, config};
+    return config && database_run(db, "UPDATE machine SET config = ?2 WHERE uuid = ?1", values, 2, err);
+}
+
+bool machine_rename(struct database *db, const struct machine *m, const char *name, struct error **err)
+{
+    const char *const values[] = {m->uuid, name};
+    struct error *why = NULL;
+    if (!catalog_name_check(name, err))
+        return false;
+    if (database_run(db, "UPDATE machine SET name = ?2 WHERE uuid = ?1", values, 2, &why))
+        return true;
+    if (why->code != EEXIST)
+        return error_prefix(err, why, "rename machine '%s'", m->name), false;
+    error_free(why);
+    return error_set(err, EEXIST, "rename machine '%s': there is one named '%s'", m->name, name), false;
+}
+
+bool machine_remove(struct database *db, const struct machine *m, struct error **err)
+{
+    const char *uuid = m->uuid;
+    return database_run(db, "DELETE FROM machine WHERE uuid = ?1", &uuid, 1, err) &&
+           catalog_remove_tree(m->dir, err);
+}
+
+/* --- leftovers --- */
+
+static bool has_row(struct database *db, const char *uuid)
+{
+    cleanup(statement) sqlite3_stmt *s =
+        database_query(db, "SELECT 1 FROM machine WHERE uuid = ?1", &uuid, 1, NULL);
+    return !s || database_step(db, s, NULL) != 0;
+}
+
+/* With a transaction open no machine is half made, so what has no row now will never have one. */
+static void remove_leftover(struct database *db, const char *dir, const char *uuid)
+{
+    struct machine m = {.dir = catalog_format("%s/%s", dir, uuid)};
+    struct error *why = NULL;
+    if (database_begin(db, &why)) {
+        if (!has_row(db, uuid) && !machine_is_live(&m))
+            catalog_remove_tree(m.dir, &why);
+        database_rollback(db);
+    }
+    if (why)
+        log_line(LOG_WARN, "%s", error_text(why));
+    error_free(why);
+    machine_release(&m);
+}
+
+void machine_sweep(struct database *db)
+{
+    cleanup(mem) char *dir = catalog_data_dir("machines", NULL);
+    DIR *d = dir ? opendir(dir) : NULL;
+    if (!d)
+        return;
+    for (const struct dirent *e = readdir(d); e; e = readdir(d)) {
+        uint8_t uuid[16];
+        if (parse_uuid(e->d_name, uuid) && !has_row(db, e->d_name))
+            remove_leftover(db, dir, e->d_name);
+    }
+    closedir(d);
+}
+
+char *machine_on_image(struct database *db, const char *image, struct error **err)
+{
+    cleanup(statement) sqlite3_stmt *s = database_query(
+        db, "SELECT name FROM machine WHERE json_extract(config, '$.image.name') = ?1 ORDER BY name LIMIT 1",
+        &image, 1, err);
+    return s && database_step(db, s, err) == 1 ? column(s, 0) : NULL;
+}

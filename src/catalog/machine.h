@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Named machines: a row each in the catalogue's database, and a folder machines/UUID in the data folder with
+ * the machine's own disk and logs. The folder is there before the row and goes after it, so a folder without
+ * a row is a leftover of a command that was killed; machine_sweep removes those.
+ *
+ * Whether a machine lives is decided by the lock of its folder alone, which the processes of a running
+ * machine hold (machine_state.h). One thread.
+ */
+#ifndef CATALOG_MACHINE_H
+#define CATALOG_MACHINE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "catalog/database.h"
+#include "catalog/image.h"
+
+struct machine {
+    char *uuid;
+    char *name;
+    char *created;  /* UTC, as 2026-01-31T12:00:00Z */
+    char *dir;      /* its folder, absolute */
+    json_t *config; /* has the form of machine.schema.json */
+};
+
+/* NULL members are fine. */
+void machine_release(struct machine *m);
+void machine_cleanup(struct machine *m); /* for `cleanup(machine)` */
+
+/* By its name or UUID, or by the beginning of one of them that no other has. The code of *err is ENOENT when
+ * there is none. `m` is filled on success only. */
+bool machine_find(struct database *db, const char *word, struct machine *m, struct error **err);
+
+/* All of them by name. One whose configuration does not have the form is left out, with a warning in the
+ * log. */
+bool machine_list(struct database *db, struct machine **machines, size_t *count, struct error **err);
+void machine_list_free(struct machine *machines, size_t count);
+
+/*
+ * Makes a machine, with a disk on top of `image` (may be NULL: none) of which the configuration has name and
+ * checksum. Nothing is left on failure; the code of *err is EEXIST when the name is taken.
+ */
+bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
+                    struct machine *m, struct error **err);
+
+/* Writes m->config to the catalogue. Between reading and writing the caller has a transaction open. */
+bool machine_update(struct database *db, const struct machine *m, struct error **err);
+bool machine_rename(struct database *db, const struct machine *m, const char *name, struct error **err);
+/* With its folder. The caller holds the machine's lock. */
+bool machine_remove(struct database *db, const struct machine *m, struct error **err);
+
+/* Removes folders that belong to no machine. What cannot be removed stays, with a warning in the log. */
+void machine_sweep(struct database *db);
+
+/* The machine's disk on its image; a path that the caller owns. */
+char *machine_disk(const struct machine *m);
+
+/* The name of a machine whose disk stands on the image, owned by the caller; NULL when there is none, or with
+ * *err set when the catalogue cannot be read. */
+char *machine_on_image(struct database *db, const char *image, struct error **err);
+
+#endif
