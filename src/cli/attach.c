@@ -109,6 +109,14 @@ static void say_line(const struct session *s, const char *what, const char *deta
     say(s, line, MIN((size_t)n, sizeof(line) - 1));
 }
 
+/* The session ends, the machine does not. */
+static void leave(struct session *s, int status)
+{
+    terminal_restore();
+    s->ended = true;
+    s->status = status;
+}
+
 /* Asks the machine to end, each time harder. */
 static void stop_machine(struct session *s)
 {
@@ -136,12 +144,32 @@ static void add(struct buffer *b, char c)
         b->data[b->used++] = c;
 }
 
+static void help(const struct session *s)
+{
+    say_line(s, "after Ctrl-]:  ",
+             s->m->visitor ? "d detach   q end the machine   p power button   r reset   "
+                             "c send Ctrl-]   h this help"
+                           : "q quit   p power button   r reset   c send Ctrl-]   h this help");
+}
+
 static void escape_key(struct session *s, char key)
 {
     switch (key) {
     case 'q':
+        if (s->m->visitor) {
+            command(s, "quit", "ending the machine");
+            break;
+        }
         say_line(s, "ending the machine", "");
         stop_machine(s);
+        break;
+    case 'd':
+        if (s->m->visitor) {
+            say_line(s, "detached", "");
+            leave(s, EXIT_OK);
+            break;
+        }
+        help(s);
         break;
     case 'c':
         add(&s->to_guest, ESCAPE_KEY);
@@ -153,7 +181,7 @@ static void escape_key(struct session *s, char key)
         command(s, "system_powerdown", "pressed the power button");
         break;
     default:
-        say_line(s, "after Ctrl-]:  q quit   p power button   r reset   c send Ctrl-]   h this help", "");
+        help(s);
     }
 }
 
@@ -214,8 +242,11 @@ static bool output_lost(struct session *s)
     if (s->m->stop_step)
         return false;
     say_line(s, "write to standard output: ", strerror(why));
-    s->m->stopped_by = SIGPIPE;
-    return true;
+    if (s->m->visitor)
+        leave(s, EXIT_RUCHE);
+    else
+        s->m->stopped_by = SIGPIPE;
+    return !s->m->visitor;
 }
 
 /* False when nobody takes it any more. */
@@ -315,6 +346,10 @@ static void take_signals(struct session *s)
                 terminal_raw(STDIN_FILENO);
             break;
         default: /* a second one asks harder */
+            if (s->m->visitor) {
+                leave(s, EXIT_SIGNAL + (int)info.ssi_signo);
+                break;
+            }
             if (!s->m->stopped_by)
                 s->m->stopped_by = (int)info.ssi_signo;
             stop_machine(s);
@@ -377,6 +412,10 @@ static void serve_once(struct session *s, bool *ready)
         send_to_guest(s);
     if (room && (p[SERIAL].revents & (POLLIN | POLLHUP | POLLERR)))
         receive_from_guest(s);
+    if (m->visitor && m->serial_fd < 0) {
+        machine_ended(s, 0);
+        return;
+    }
     if (p[OUTPUT].revents && !show_output(s) && output_lost(s))
         stop_machine(s);
     if (p[ERRORS].revents)

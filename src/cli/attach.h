@@ -16,6 +16,7 @@ struct machine_session {
     int serial_fd;       /* our end of the serial line; -1: the machine has it elsewhere */
     int error_fd;        /* what the machine says on its standard error; -1: goes where ours goes */
     const char *control; /* path of the control socket */
+    bool visitor;        /* the machine is no child of ours and goes on without us */
 
     /* The machine's end, which may be wanted before it runs. Zero at first, then the session's own. */
     int stopped_by;     /* the signal that made us end the machine, or 0 */
@@ -33,7 +34,10 @@ int session_signals(void);
  * first. */
 bool session_wait_ready(struct machine_session *s, int *status);
 
-/* Serves the session until the machine ends. Returns the exit status. Closes nothing. */
+/*
+ * Serves the session until the machine ends. Returns the exit status. Closes nothing. A visitor's session
+ * ends with the user's wish to leave or a signal, too, or when the serial line does; then serial_fd is -1.
+ */
 int session_serve(struct machine_session *s);
 
 #endif

@@ -82,15 +82,23 @@ json_t *control_call(struct control *r, const char *command, json_t *arguments, 
     return NULL;
 }
 
-struct control *control_open(const char *socket_path, int timeout_ms, struct error **err)
+int control_connect(const char *socket_path, struct error **err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     if (strlen(socket_path) >= sizeof(addr.sun_path))
-        return error_set(err, ENAMETOOLONG, "connect to '%s': the path is too long", socket_path), NULL;
+        return error_set(err, ENAMETOOLONG, "connect to '%s': the path is too long", socket_path), -1;
     memcpy(addr.sun_path, socket_path, strlen(socket_path) + 1);
     cleanup(fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-        return error_set_errno(err, errno, "connect to '%s'", socket_path), NULL;
+        return error_set_errno(err, errno, "connect to '%s'", socket_path), -1;
+    return steal_fd(&fd);
+}
+
+struct control *control_open(const char *socket_path, int timeout_ms, struct error **err)
+{
+    cleanup(fd) int fd = control_connect(socket_path, err);
+    if (fd < 0)
+        return NULL;
     struct control *r = calloc(1, sizeof(*r));
     if (!r)
         return error_set_errno(err, ENOMEM, "connect to '%s'", socket_path), NULL;

@@ -20,6 +20,9 @@ void control_close(struct control *c);
  */
 json_t *control_call(struct control *c, const char *command, json_t *arguments, struct error **err);
 
+/* A connection to a Unix socket; -1 and *err on failure. */
+int control_connect(const char *socket_path, struct error **err);
+
 /* Connects, executes one command without arguments, and waits for its answer. */
 bool control_execute(const char *socket_path, const char *command, int timeout_ms, struct error **err);
 

@@ -140,7 +140,7 @@ static void print_table(const struct report *r)
     }
 }
 
-static int print_json(const struct report *r)
+static int print_report(const struct report *r)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < r->count; i++) {
@@ -167,7 +167,7 @@ static int run(int argc, char **argv)
     check_engines(&r);
     int status = EXIT_OK;
     if (json)
-        status = print_json(&r);
+        status = print_report(&r);
     else
         print_table(&r);
     return status || r.engine[0] ? status : EXIT_NO_ENGINE;

@@ -10,8 +10,8 @@
 #include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/image.h"
-#include "catalog/kept.h"
 #include "cli/image_build.h"
+#include "cli/print.h"
 #include "cli/verb.h"
 
 static const char *const default_size = "8G";
@@ -24,14 +24,6 @@ static json_t *image_json(const struct image *i)
                      "kernel_sha256", i->kernel_sha256, "initrd_sha256", i->initrd_sha256, "recipe_sha256",
                      i->recipe_sha256, "disk_size", (json_int_t)i->disk_size, "host_size",
                      (json_int_t)i->host_size);
-}
-
-static int print_json(json_t *o)
-{
-    json_dumpf(o, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(o);
-    return EXIT_OK;
 }
 
 /* "1.5 GiB": three digits that matter are enough for reading. */
@@ -108,14 +100,9 @@ static int inspect(const char *name, bool json, bool current)
 
 static int build(const struct image_build *b, bool force)
 {
-    cleanup(mem) char *user = force ? NULL : kept_user_of(b->name);
-    if (user) {
-        fprintf(
-            stderr,
-            "ruche: build image '%s' anew: the kept disk of machine '%s' stands on it (--force does it)\n",
-            b->name, user);
-        return EXIT_RUCHE;
-    }
+    struct error *err = NULL;
+    if (!force && !image_unused(b->name, "build", &err))
+        return failure(err);
     return image_build(b);
 }
 
@@ -199,7 +186,7 @@ const struct verb verb_image = {
             "\n"
             "  --mirror URI  package mirror to build from (default: what the host's own apt uses)\n"
             "  --size SIZE   of the disk; only what is used takes room on the host (default 8G)\n"
-            "  --force       also when the kept disk of a machine stands on the image\n"
+            "  --force       also when the disk of a machine stands on the image\n"
             "  --json        print JSON\n"
             "  --current     fail when the recipe has changed since the image was made\n"
             "\n"

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ruche save: has a running machine write itself to a file, from which `ruche run --restore` goes on. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,6 +7,8 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "catalog/file.h"
+#include "catalog/machine.h"
+#include "catalog/machine_state.h"
 #include "cli/control.h"
 #include "cli/progress.h"
 #include "cli/verb.h"
@@ -15,23 +16,28 @@
 #define ANSWER_MS 60000 /* disks are written back before the answer */
 #define POLL_US   20000
 
-/* A machine is named as ruche run named it, or by its control socket. */
+/* Of a machine in the catalogue that runs under just that name; NULL when there is none. */
+static char *socket_in_catalogue(const char *name)
+{
+    cleanup(machine) struct machine m = {0};
+    struct machine_state state;
+    cleanup(database) struct database *db = database_exists() ? database_open(NULL) : NULL;
+    if (!db || !machine_find(db, name, &m, NULL) || strcmp(m.name, name) != 0)
+        return NULL;
+    machine_state_read(&m, &state);
+    return state.life == MACHINE_RUNNING ? catalog_format("%s", state.control) : NULL;
+}
+
+/* A machine is named as in the catalogue, as ruche run named it, or by its control socket. */
 static char *socket_of(const char *machine, struct error **err)
 {
     if (strchr(machine, '/'))
         return catalog_format("%s", machine);
+    char *known = socket_in_catalogue(machine);
+    if (known)
+        return known;
     cleanup(mem) char *dir = catalog_runtime_dir(err);
     return dir ? catalog_format("%s/%s.sock", dir, machine) : NULL;
-}
-
-static char *absolute(const char *path, struct error **err)
-{
-    if (*path == '/')
-        return catalog_format("%s", path);
-    cleanup(mem) char *folder = getcwd(NULL, 0);
-    if (!folder)
-        return error_set_errno(err, errno, "find the current folder"), NULL;
-    return catalog_format("%s/%s", folder, path);
 }
 
 static bool command(struct control *c, const char *name, json_t *arguments, struct error **err)
@@ -92,7 +98,7 @@ static int run(int argc, char **argv)
     if (count != 2)
         return usage_error("save", "a machine and a file are wanted");
     cleanup(mem) char *socket_path = socket_of(words[0], &err);
-    cleanup(mem) char *path = socket_path ? absolute(words[1], &err) : NULL;
+    cleanup(mem) char *path = socket_path ? catalog_absolute(words[1], &err) : NULL;
     if (!path)
         return failure(err);
     struct error *why = NULL;

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Configurations as command lines: see machine_words.h. */
+#include "cli/machine_words.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "catalog/file.h"
+
+void words_option(struct words *w, const char *name, const char *value)
+{
+    cleanup(mem) char *option = catalog_format("--%s", name);
+    words_add(w, option);
+    if (value)
+        words_add(w, value);
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+static void add_texts(const struct machine *m, struct words *w)
+{
+    static const char *const keys[] = {"engine", "cpu"};
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+        if (text_of(m->config, keys[i]))
+            words_option(w, keys[i], text_of(m->config, keys[i]));
+    cleanup(mem) char *cpus = catalog_format("%.0f", json_number_value(json_object_get(m->config, "cpus")));
+    cleanup(mem) char *memory =
+        catalog_format("%.0fK", json_number_value(json_object_get(m->config, "memory")) / 1024);
+    words_option(w, "cpus", cpus);
+    words_option(w, "memory", memory);
+    if (json_is_false(json_object_get(m->config, "reboot")))
+        words_option(w, "no-reboot", NULL);
+}
+
+/* Texts of a list, each for an option. */
+static void add_list(const json_t *list, const char *option, struct words *w)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(list, i, item)
+    {
+        words_option(w, option, json_string_value(item));
+    }
+}
+
+/* FILE with each comma twice, and the settings. */
+static void add_disk(const char *file, const char *format, bool readonly, struct words *w)
+{
+    cleanup(mem) char *doubled = malloc(2 * strlen(file) + 1);
+    char *to = doubled;
+    for (const char *p = file; doubled && *p; p++) {
+        *to++ = *p;
+        if (*p == ',')
+            *to++ = ',';
+    }
+    if (doubled)
+        *to = 0;
+    cleanup(mem) char *value = catalog_format("%s%s%s%s", doubled ? doubled : "", format ? ",format=" : "",
+                                              format ? format : "", readonly ? ",readonly" : "");
+    words_option(w, "disk", value);
+}
+
+static void add_disks(const struct machine *m, struct words *w)
+{
+    size_t i;
+    json_t *disk;
+    cleanup(mem) char *own = machine_disk(m);
+    if (json_object_get(m->config, "image"))
+        add_disk(own, "qcow2", false, w);
+    json_array_foreach(json_object_get(m->config, "disks"), i, disk)
+    {
+        add_disk(text_of(disk, "file"), text_of(disk, "format"),
+                 json_is_true(json_object_get(disk, "readonly")), w);
+    }
+}
+
+static void add_nets(const struct machine *m, struct words *w)
+{
+    const json_t *nets = json_object_get(m->config, "nets");
+    size_t i;
+    json_t *net;
+    json_array_foreach(nets, i, net)
+    {
+        cleanup(mem) char *value = catalog_format("%s,mac=%s", text_of(net, "backend"), text_of(net, "mac"));
+        words_option(w, "net", value);
+    }
+    if (json_array_size(nets) == 0)
+        words_option(w, "net", "none");
+}
+
+/* What it boots, each part its own or the image's (NULL: it has none). */
+static void add_boot(const struct machine *m, const struct image *image, struct words *w)
+{
+    const char *kernel = text_of(m->config, "kernel"), *initrd = text_of(m->config, "initrd"),
+               *cmdline = text_of(m->config, "cmdline");
+    if (image && !kernel) {
+        kernel = image->kernel;
+        initrd = initrd ? initrd : image->initrd;
+    }
+    if (image && !cmdline)
+        cmdline = image->cmdline;
+    words_option(w, "kernel", kernel);
+    if (initrd)
+        words_option(w, "initrd", initrd);
+    if (cmdline)
+        words_option(w, "cmdline", cmdline);
+    add_list(json_object_get(m->config, "modules"), "module", w);
+}
+
+/* The image as it was when the machine's disk was put on it; anything else would read as a ruined disk. */
+static bool load_image(const struct machine *m, struct image *image, struct error **err)
+{
+    const json_t *wanted = json_object_get(m->config, "image");
+    if (!image_load(text_of(wanted, "name"), image, err))
+        return false;
+    if (strcmp(image->disk_sha256, text_of(wanted, "disk_sha256")) == 0)
+        return true;
+    error_set(err, 0, "its disk stands on an earlier build of image '%s'", image->name);
+    image_release(image);
+    return false;
+}
+
+bool machine_words(const struct machine *m, struct words *w, struct error **err)
+{
+    struct image image = {0};
+    bool has_image = json_object_get(m->config, "image") != NULL;
+    if (has_image && !load_image(m, &image, err))
+        return false;
+    words_option(w, "name", m->name);
+    words_option(w, "uuid", m->uuid);
+    add_texts(m, w);
+    add_boot(m, has_image ? &image : NULL, w);
+    add_disks(m, w);
+    add_nets(m, w);
+    add_list(json_object_get(m->config, "devices"), "device", w);
+    if (has_image)
+        image_release(&image);
+    return true;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Output for people and for programs. Any thread. */
+#ifndef CLI_PRINT_H
+#define CLI_PRINT_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+/* "3h 20m": the time since a moment, given in seconds since 1970. */
+const char *age_text(int64_t since, char text[32]);
+
+/* Prints and frees JSON; gives an exit status. */
+int print_json(json_t *value);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* ruche rm */
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cli/args.h"
+#include "cli/machines.h"
+#include "cli/stop.h"
+#include "cli/verb.h"
+
+/* The lock, which keeps others from starting it. Without its folder there is nothing to lock or to start. */
+static bool take_lock(const struct machine *m, bool force, int *lock, struct error **err)
+{
+    struct error *why = NULL;
+    *lock = machine_lock(m, &why);
+    if (*lock < 0 && why->code == EBUSY && force) {
+        error_cleanup(&why);
+        why = NULL;
+        if (!stop_force(m, err))
+            return false;
+        *lock = machine_lock(m, &why);
+    }
+    if (*lock < 0 && why->code == EBUSY)
+        error_set(err, EBUSY,
+                  "remove machine '%s': it runs, or is just being started (ruche stop %s, or rm --force)",
+                  m->name, m->name);
+    else if (*lock < 0 && why->code != ENOENT)
+        error_set(err, why->code, "remove machine '%s': %s", m->name, error_text(why));
+    bool ok = *lock >= 0 || why->code == ENOENT;
+    error_free(why);
+    return ok;
+}
+
+static bool remove_machine(struct machine *m, void *opaque, struct error **err)
+{
+    cleanup(fd) int lock = -1;
+    if (!take_lock(m, *(const bool *)opaque, &lock, err))
+        return false;
+    struct machine_state state;
+    machine_state_read(m, &state);
+    cleanup(database) struct database *db = database_open(err);
+    if (!db || !machine_remove(db, m, err))
+        return false;
+    /* Left behind when nobody watched over its end. */
+    unlink(state.control);
+    unlink(state.serial);
+    return true;
+}
+
+static int run(int argc, char **argv)
+{
+    bool force = false;
+    const struct arg args[] = {{"force", 'f', &force, NULL}};
+    int count = args_take(argc, argv, args, 1);
+    return count < 0 ? EXIT_USAGE : machines_each("rm", argv, count, remove_machine, &force);
+}
+
+const struct verb verb_rm = {
+    .name = "rm",
+    .summary = "remove machines with their disks",
+    .help = "usage: ruche rm [--force] NAME...\n"
+            "\n"
+            "Removes machines and all that is in their folders: their disks on images, their logs. Files\n"
+            "that were given with --disk, and images, stay.\n"
+            "\n"
+            "  --force   also those that run, which are ended first\n",
+    .run = run,
+};
