@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -19,6 +20,7 @@
 #define POLL_MS 20
 /* Exit statuses of ruche-vmm; see ruche(1). */
 #define STATUS_OFF         0
+#define STATUS_WRONG       2 /* its options; no guest can end with that */
 #define STATUS_FAILED      125
 #define STATUS_CRASHED     126
 #define STATUS_INTERRUPTED 130
@@ -112,8 +114,12 @@ void machine_state_read(const struct machine *m, struct machine_state *state)
     else if (!o && (live || access(path, F_OK) == 0))
         state->life = live ? MACHINE_STARTING : MACHINE_VANISHED;
     json_decref(o);
-    if (!live && (state->life == MACHINE_STARTING || state->life == MACHINE_RUNNING))
+    if (!live && machine_lives(state))
         state->life = MACHINE_VANISHED;
+    /* Nobody is left who would say that it runs. */
+    if (live && state->life == MACHINE_STARTING && state->keeper && kill(state->keeper, 0) < 0 &&
+        errno == ESRCH)
+        state->life = MACHINE_RUNNING;
     if (!live)
         state->pid = state->keeper = 0;
 }
@@ -134,11 +140,21 @@ bool machine_state_write(const struct machine *m, const struct machine_state *st
 
 /* --- ends --- */
 
+static bool failed(int status)
+{
+    return status == STATUS_FAILED || status == STATUS_WRONG;
+}
+
+bool machine_lives(const struct machine_state *state)
+{
+    return state->life == MACHINE_STARTING || state->life == MACHINE_RUNNING;
+}
+
 bool machine_died(const struct machine_state *state)
 {
     return state->life == MACHINE_VANISHED ||
            (state->life == MACHINE_ENDED &&
-            (state->killed || state->status == STATUS_FAILED || state->status == STATUS_CRASHED));
+            (state->killed || failed(state->status) || state->status == STATUS_CRASHED));
 }
 
 void machine_end_text(const struct machine_state *state, char *text, size_t size)
@@ -157,7 +173,7 @@ void machine_end_text(const struct machine_state *state, char *text, size_t size
         snprintf(text, size, "was ended");
     else if (state->status == STATUS_CRASHED)
         snprintf(text, size, "the guest crashed%s%s", gap, reason);
-    else if (state->status == STATUS_FAILED && reason[0])
+    else if (failed(state->status) && reason[0])
         snprintf(text, size, "%s", reason);
     else
         snprintf(text, size, "exit status %d%s%s", state->status, gap, reason);

@@ -51,6 +51,8 @@ void machine_state_read(const struct machine *m, struct machine_state *state);
 /* For the holder of the lock. NEVER and VANISHED are not written. */
 bool machine_state_write(const struct machine *m, const struct machine_state *state, struct error **err);
 
+/* Whether it is in the middle of a life. */
+bool machine_lives(const struct machine_state *state);
 /* Whether the last life ended as nobody wanted. */
 bool machine_died(const struct machine_state *state);
 /* The end in words, such as "killed by signal 9 (Killed)". */

@@ -33,7 +33,7 @@ bool stop_ask(const struct machine *m, bool force, struct error **err)
 {
     struct machine_look look;
     machine_look(m, &look);
-    if (!look.state.pid || !machine_is_live(m))
+    if (!machine_is_live(m))
         return true;
     bool running = strcmp(look.status, "running") == 0;
     if (running && machine_command(m, "system_powerdown", force ? NULL : err))

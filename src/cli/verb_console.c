@@ -2,6 +2,7 @@
 /* ruche console */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -11,7 +12,7 @@
 #include "cli/machines.h"
 #include "cli/verb.h"
 
-#define END_MS 5000 /* from the end of its serial line to that of the machine */
+#define END_MS 30000 /* from the end of its serial line to that of the machine */
 
 /* A connection to the serial line; -1 and *err when there is none. */
 static int open_line(const struct machine *m, const struct machine_state *state, struct error **err)
@@ -49,7 +50,11 @@ static int visit(const struct machine *m, struct error **err)
     int status = session_serve(&session);
     if (session.serial_fd >= 0 || status != EXIT_OK)
         return status;
-    if (machine_wait_end(m, END_MS))
+    /* A machine that closes the line and still answers has turned us away. */
+    struct machine_look look;
+    machine_look(m, &look);
+    bool answers = strcmp(look.status, "running") == 0 || strcmp(look.status, "paused") == 0;
+    if (!answers && machine_wait_end(m, END_MS))
         return machine_exit_status(m);
     error_set(err, EBUSY, "console of machine '%s': another one is attached to it", m->name);
     return EXIT_RUCHE;

@@ -41,7 +41,7 @@ static int list(bool all, bool json)
     for (size_t i = 0; i < count; i++) {
         struct machine_look look;
         machine_look(&list[i], &look);
-        if (!all && !look.state.pid && !machine_died(&look.state))
+        if (!all && !machine_lives(&look.state) && !machine_died(&look.state))
             continue;
         if (json) {
             json_array_append_new(array, machine_look_json(&list[i], &look));

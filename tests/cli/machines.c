@@ -278,6 +278,18 @@ static void test_lock_and_state(void **state)
     assert_int_equal(read.since, 1234567890123);
     assert_string_equal(read.control, "/c");
     assert_string_equal(read.serial, "/s");
+    /* A start whose keeper is gone: nobody would say any more that it has succeeded. */
+    pid_t gone = fork();
+    if (gone == 0)
+        _exit(0);
+    waitpid(gone, NULL, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        s.life = MACHINE_STARTING;
+        s.keeper = i ? gone : getpid();
+        assert_true(machine_state_write(&m, &s, NULL));
+        machine_state_read(&m, &read);
+        assert_int_equal(read.life, i ? MACHINE_RUNNING : MACHINE_STARTING);
+    }
 
     /* It is inherited, and free once the last process is gone. */
     pid_t child = fork();
@@ -312,6 +324,7 @@ static void test_ends(void **state)
         {false, 130, "", false, "was ended"},
         {false, 7, "", false, "exit status 7"},
         {false, 125, "no disk", true, "no disk"},
+        {false, 2, "no such device", true, "no such device"},
         {false, 125, "", true, "exit status 125"},
         {false, 126, "", true, "the guest crashed"},
         {true, 11, "oops", true, "killed by signal 11 (Segmentation fault): oops"},

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Named machines against a stand-in for the machine: the catalogue, starting and stopping, ends of all kinds, commands at the
+"""Named machines, mostly against a stand-in for the machine: the catalogue, starting and stopping, ends of all kinds, commands at the
 same time."""
 import json
 import os
@@ -10,7 +10,8 @@ import subprocess
 import time
 import unittest
 
-from harness import RECIPE, RUCHE, Case, Terminal, contents, processes
+import kernels
+from harness import RECIPE, RUCHE, Case, Real, Terminal, contents, processes
 
 ESCAPE = b"\x1d"
 
@@ -272,6 +273,19 @@ class Life(Named):
             self.assertIn("ruche start web", self.refused(verb, "web"))
         self.assertRegex(self.ruche("log", "web")[0], r"\A\S+Z ruche: started, process \d+\n\S+Z ruche: ended: the guest "
                                                       r"powered off\n\Z")
+
+    def test_nothing_of_the_command_is_kept(self):
+        """Neither its output nor what else it was started with."""
+        self.create()
+        read, write = os.pipe()
+        extra, kept = os.pipe()
+        subprocess.run([RUCHE, "start", "web"], env=self.env, check=True, stdout=write, pass_fds=[kept])
+        for fd in (write, kept):
+            os.close(fd)
+        for fd in (read, extra):
+            self.assertEqual(os.read(fd, 1), b"")  # the end: nobody has the other side
+            os.close(fd)
+        self.assertEqual(os.readlink(f"/proc/{self.state()['keeper']}/cwd"), self.inspect()["folder"])
 
     def test_settings_of_a_running_machine(self):
         self.create()
@@ -627,6 +641,60 @@ class Images(Named):
         self.ruche("rm", "web")
         self.ruche("image", "build", "small")
         self.ruche("image", "rm", "small")
+
+
+class RealOnes(Real):
+    """With the real machine: what the stand-in cannot show."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.ruche, "stop", "--all", "--force", "--timeout", "0")
+
+    def made(self, name, code):
+        kernel = self.files.write("k-" + name, kernels.multiboot(code))
+        self.ruche("create", name, "--memory", "16M", "--kernel", kernel)
+        self.ruche("start", name)
+
+    def test_ends(self):
+        out_panic = b"\x66\xba\x05\x05\xb0\x01\xee"  # 1 to pvpanic's port
+        self.made("off", kernels.say("good bye\n") + kernels.POWER_OFF)
+        self.made("crash", out_panic + kernels.HANG)
+        self.made("still", kernels.say("here I am\n") + kernels.HANG)
+        self.ruche("wait", "off")
+        self.assertIn("the guest crashed", self.ruche("wait", "crash", status=126)[1])
+        self.assertEqual(self.ruche("log", "--console", "off")[0], "good bye\n")
+        self.assertEqual({o["name"]: o["status"] for o in json.loads(self.ruche("ls", "--json")[0])},
+                         {"crash": "died", "still": "running"})
+        self.ruche("pause", "still")
+        self.assertRegex(self.ruche("ls")[0], "(?m)^still +paused ")
+        self.assertIn("not powered off in time", self.resumed_and_asked())
+        self.ruche("rm", "--force", "off", "crash", "still")
+        self.assertEqual(processes(self.folder), [])
+
+    def resumed_and_asked(self):
+        self.ruche("resume", "still")
+        return self.ruche("stop", "--timeout", "0", "still", status=125)[1]
+
+    def test_console_shows_what_was_said(self):
+        self.made("web", kernels.say("here I am\n") + kernels.HANG)
+        for _ in range(2):
+            t = Terminal(["console", "web"], self.env)
+            self.addCleanup(t.close)
+            t.expect("here I am")
+            busy = self.ruche("console", "web", status=125)[1]
+            self.assertIn("another one is attached", busy)
+            t.send(ESCAPE + b"d")
+            self.assertEqual(t.wait(), 0)
+
+    def test_bad_settings_are_told_by_start(self):
+        """The catalogue knows their form, the machine their meaning; what is wrong is in one line."""
+        for option, value, reason in (("--device", "nosuch", "nosuch"), ("--net", "bogus", "bogus"),
+                                      ("--disk", "/nonexistent/d", "/nonexistent/d"), ("--initrd", "/nonexistent/i", "/nonexistent/i")):
+            with self.subTest(option=option):
+                self.ruche("create", "web", "--kernel", self.files["kernel"], option, value)
+                self.assertIn(reason, self.one_line(self.ruche("start", "web", status=125)[1]))
+                self.assertEqual(json.loads(self.ruche("inspect", "--json", "web")[0])[0]["status"], "died")
+                self.ruche("rm", "web")
 
 
 unittest.main(verbosity=2)

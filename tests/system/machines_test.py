@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Named machines with guests: a Debian that is created, started, visited on its console, halted, stopped, started again,
+killed and removed."""
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+import unittest
+
+from machine import ENGINE, PATIENCE, RUCHE, Case, Failed, image
+
+
+class Console:
+    """`ruche console` on pipes."""
+
+    def __init__(self, name, env):
+        self.process = subprocess.Popen([RUCHE, "console", name], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.text = ""
+        self.at = 0
+
+    def expect(self, pattern, timeout=60):
+        """Waits for a regular expression in what came since the last match; gives the match."""
+        deadline = time.monotonic() + timeout * PATIENCE
+        while not (match := re.compile(pattern).search(self.text, self.at)):
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            if not data:
+                raise Failed(f"no '{pattern}'; the console ended with:\n{self.text[-3000:]}")
+            self.text += data.decode(errors="replace").replace("\r", "")
+        self.at = match.end()
+        return match
+
+    def run(self, command):
+        """Runs a command in the guest's shell; gives its output."""
+        mark = f"{time.monotonic_ns():x}"
+        self.process.stdin.write(f"echo begin''{mark}; {command}; echo; echo end''{mark}\n".encode())
+        self.process.stdin.flush()
+        return self.expect(rf"begin{mark}\n((?:.|\n)*)\nend{mark}\n").group(1).strip()
+
+    def close(self):
+        self.process.terminate()
+        status = self.process.wait(20)
+        self.process.stdin.close()
+        self.process.stdout.close()
+        return status
+
+
+class Machines(Case):
+    def setUp(self):
+        super().setUp()
+        self.debian = image()
+        images = self.path("data/ruche/images")
+        os.makedirs(images)
+        os.symlink(os.path.dirname(self.debian["disk"]), images + "/debian")
+        os.mkdir(self.path("run"), 0o700)
+        self.env = dict(os.environ, XDG_DATA_HOME=self.path("data"), XDG_RUNTIME_DIR=self.path("run"))
+        self.addCleanup(self.ruche, "stop", "--all", "--force", "--timeout", "0")
+
+    def ruche(self, *words, status=0):
+        done = subprocess.run([RUCHE, *words], env=self.env, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
+        self.assertEqual(done.returncode, status, (words, done.stdout, done.stderr))
+        return done.stdout
+
+    def inspect(self, name):
+        return json.loads(self.ruche("inspect", "--json", name))[0]
+
+    def console(self, name):
+        c = Console(name, self.env)
+        self.addCleanup(lambda: c.process.poll() is None and c.close())
+        return c
+
+    def test_life_of_a_debian(self):
+        self.ruche("create", "web", *(["--engine", ENGINE] if ENGINE else []), "--memory", "512M", "debian")
+        self.ruche("start", "web")
+        web = self.inspect("web")
+        self.assertEqual(web["status"], "running")
+        c = self.console("web")
+        c.expect("root@debian:~# ", 180)
+        c.run("bind 'set enable-bracketed-paste off' 2>/dev/null; PS1=; stty -echo; dmesg -n 1")
+        self.assertEqual(c.run("cat /sys/class/dmi/id/product_uuid"), web["uuid"])
+        self.assertIn(web["config"]["nets"][0]["mac"], c.run("cat /sys/class/net/*/address"))
+        c.run("echo still here >/root/note; sync")
+        self.assertEqual(c.close(), 128 + signal.SIGTERM)
+
+        # What was said before is shown again, and the machine is as it was.
+        c = self.console("web")
+        self.assertEqual(c.run("cat /root/note"), "still here")
+        self.assertIn(web["uuid"], c.text)
+        self.ruche("pause", "web")
+        self.assertEqual(self.inspect("web")["status"], "paused")
+        self.ruche("resume", "web")
+        self.assertEqual(c.run("echo go on"), "go on")
+        c.close()
+
+        self.ruche("set", "web", "cpus=2")
+        self.ruche("restart", "web")
+        c = self.console("web")
+        # The end of the life before comes first.
+        c.expect("reboot: Power down", 60)
+        c.expect("root@debian:~# ", 180)
+        c.run("PS1=; stty -echo")
+        self.assertEqual(c.run("cat /root/note; nproc").splitlines(), ["still here", "2"])
+        c.close()
+        self.ruche("stop", "web")
+        self.assertEqual(self.ruche("wait", "web"), "")
+        self.assertEqual(self.inspect("web")["exit_status"], 0)
+        subprocess.run(["qemu-img", "check", "-q", web["folder"] + "/disk.qcow2"], check=True)
+        self.ruche("start", "web")
+        os.kill(self.inspect("web")["pid"], signal.SIGKILL)
+        self.ruche("wait", "web", status=125)
+        self.assertRegex(self.ruche("ls"), r"(?m)^web +died .*killed by signal 9 \(Killed\)$")
+        self.ruche("rm", "web")
+        self.assertEqual(os.listdir(self.path("data/ruche/machines")), [])
+        self.assertEqual(os.listdir(self.path("run/ruche")), [])
+
+
+unittest.main(verbosity=2)
