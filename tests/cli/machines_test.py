@@ -437,7 +437,7 @@ class Ends(Named):
                              ("crash", "killed by signal 11")):
             with self.subTest(fake=fake):
                 self.assertIn(reason, self.one_line(self.ruche("start", "web", status=125, FAKE=fake)[1]))
-                self.assertFalse(processes(self.folder))
+                self.wait_until(lambda: not processes(self.folder))  # the keeper speaks before it ends
                 self.assertIn(reason if fake != "silent" else "ended", self.ruche("log", "web")[0])
         self.assertIn("/nonexistent", self.one_line(self.ruche("start", "web", status=125, RUCHE_VMM="/nonexistent")[1]))
         self.ruche("start", "web")
