@@ -36,15 +36,20 @@ const int database_version = ARRAY_SIZE(migrations);
 /* SQLite's words, or the system's where those say more; with what to do where that is not clear. */
 static void set_error(struct database *db, struct error **err)
 {
-    int code = sqlite3_extended_errcode(db->handle), cause = sqlite3_system_errno(db->handle);
+    int code = sqlite3_extended_errcode(db->handle), cause = sqlite3_system_errno(db->handle), number = 0;
     const char *text = sqlite3_errmsg(db->handle), *advice = "";
     switch (code & 0xff) {
     case SQLITE_FULL:
+        number = ENOSPC;
         text = strerror(ENOSPC);
         break;
     case SQLITE_CANTOPEN:
     case SQLITE_IOERR:
+        number = cause;
         text = cause ? strerror(cause) : text;
+        break;
+    case SQLITE_CONSTRAINT:
+        number = EEXIST;
         break;
     case SQLITE_BUSY:
         text = "another command has held it for too long";
@@ -55,8 +60,7 @@ static void set_error(struct database *db, struct error **err)
                  "'machines' beside it";
         break;
     }
-    error_set(err, (code & 0xff) == SQLITE_CONSTRAINT ? EEXIST : 0, "use the catalogue '%s': %s%s", db->path,
-              text, advice);
+    error_set(err, number, "use the catalogue '%s': %s%s", db->path, text, advice);
 }
 
 static bool execute(struct database *db, const char *sql, struct error **err)
@@ -142,9 +146,13 @@ struct database *database_open(struct error **err)
         database_close(db);
         return NULL;
     }
+    /* The file for readers stays, so that machines can be looked at when the disk is full. */
+    int keep = 1;
+    sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
     sqlite3_busy_timeout(db->handle, BUSY_MS);
-    if (execute(db, "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL", err) && use_wal(db, err) &&
-        migrate(db, err))
+    if (execute(db, "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 0",
+                err) &&
+        use_wal(db, err) && migrate(db, err))
         return db;
     database_close(db);
     return NULL;

@@ -38,7 +38,8 @@ sqlite3_stmt *database_query(struct database *db, const char *sql, const char *c
                              struct error **err);
 /* 1: a row, 0: done, -1: *err. */
 int database_step(struct database *db, sqlite3_stmt *statement, struct error **err);
-/* Both at once, for statements without rows. SQLITE_CONSTRAINT becomes the code EEXIST. */
+/* Both at once, for statements without rows. The code of *err is EEXIST for what is there already, ENOSPC
+ * when the disk is full. */
 bool database_run(struct database *db, const char *sql, const char *const text[], int count,
                   struct error **err);
 

@@ -250,9 +250,16 @@ bool machine_rename(struct database *db, const struct machine *m, const char *na
 
 bool machine_remove(struct database *db, const struct machine *m, struct error **err)
 {
+    static const char sql[] = "DELETE FROM machine WHERE uuid = ?1";
     const char *uuid = m->uuid;
-    return database_run(db, "DELETE FROM machine WHERE uuid = ?1", &uuid, 1, err) &&
-           catalog_remove_tree(m->dir, err);
+    struct error *why = NULL;
+    if (database_run(db, sql, &uuid, 1, &why))
+        return catalog_remove_tree(m->dir, err);
+    if (why->code != ENOSPC)
+        return error_prefix(err, why, "remove machine '%s'", m->name), false;
+    /* Removing must be possible on a full disk. Killed now, it leaves a machine that can only be removed. */
+    error_free(why);
+    return catalog_remove_tree(m->dir, err) && database_run(db, sql, &uuid, 1, err);
 }
 
 /* --- leftovers --- */

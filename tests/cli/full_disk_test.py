@@ -153,6 +153,35 @@ class Host(Small):
         self.row("run --keep small", 125, "/ruche/machines/small", NO_SPACE)
         self.assertEqual(self.left(), before)
 
+    def refused(self, *words):
+        _, err = self.ruche(*words, status=125)
+        self.assertIn(NO_SPACE, self.one_line(err))
+        return err
+
+    def machines(self):
+        return {o["name"]: o["status"] for o in json.loads(self.ruche("ls", "-a", "--json")[0])}
+
+    def test_machines(self):
+        """What cannot be written is not half there; machines can still be looked at, stopped and removed."""
+        kernel = self.files["kernel"]
+        for name in ("web", "spare"):
+            self.ruche("create", name, "--kernel", kernel, "--memory", "16M")
+        folder = json.loads(self.ruche("inspect", "--json", "web")[0])[0]["folder"]
+        with open(folder + "/disk.qcow2", "wb") as f:
+            f.write(bytes(1 << 20))  # what there is to be won
+        self.ruche("start", "web")
+        before = self.left()
+        self.fill()
+        self.assertIn(self.full + "/ruche", self.refused("create", "other", "--kernel", kernel, "--cmdline", "x" * 4000))
+        self.assertEqual(self.machines(), {"web": "running", "spare": "stopped"})
+        self.assertEqual(self.left(), before)
+        self.assertIn("spare", self.refused("start", "spare"))
+        self.ruche("stop", "--timeout", "0", "--force", "web")
+        self.ruche("rm", "web", "spare")
+        self.assertEqual(self.machines(), {})
+        self.assertEqual([name for name in self.left() if "catalog.db" not in name], [])
+        self.assertEqual(processes(self.folder), [])
+
     def test_serial_file(self):
         """Is no reason for the guest to stop; that text is lost is said once."""
         self.fill()

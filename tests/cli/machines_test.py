@@ -92,7 +92,7 @@ class Catalogue(Named):
         self.assertTrue(os.path.isdir(web["folder"]))
         self.ruche("rm", "web", "db")
         self.assertEqual(self.list("-a"), {})
-        self.assertEqual(sorted(contents(self.path("data"))), ["ruche/catalog.db"])
+        self.assertEqual({name.split("-")[0] for name in contents(self.path("data"))}, {"ruche/catalog.db"})
         self.assertIn("no machine 'web'", self.refused("rm", "web"))
 
     def test_names_and_prefixes(self):
@@ -184,6 +184,10 @@ class Damage(Named):
             db.execute(text)
         db.close()
 
+    def kept(self):
+        """All but the database's own helpers."""
+        return {name: what for name, what in contents(self.path("data")).items() if ".db-" not in name}
+
     def test_bad_configuration(self):
         for config, reason in (("", "configuration"), ("[]", "not of type object"), ("{}", "'cpus' is missing"),
                                ('{"cpus": 1, "memory": 4096, "nets": [], "disks": [], "kernel": "/k"}', "memory: 4096"),
@@ -202,10 +206,10 @@ class Damage(Named):
 
     def test_newer_form(self):
         self.sql("PRAGMA user_version = 99")
-        before = contents(self.path("data"))
+        before = self.kept()
         for words in (("ls",), ("create", "x", "--kernel", "/k"), ("rm", "web"), ("start", "web")):
             self.assertRegex(self.refused(*words), r"catalog\.db.*newer Ruche.*99")
-        self.assertEqual(contents(self.path("data")), before)
+        self.assertEqual(self.kept(), before)
 
     def test_broken_files(self):
         with open(self.database, "rb") as f:

@@ -128,6 +128,26 @@ class Folders(Unprivileged):
         self.folder_row("data/ruche/images/small/image.json", "run small", images + "/small/image.json", DENIED, mode=0)
         self.ruche("image", "rm", "small")
 
+    def test_machines(self):
+        os.makedirs(self.path("data/ruche/machines"))
+        kernel = self.files["kernel"]
+        self.hand_over()
+        self.ruche("create", "web", "--kernel", kernel)
+        before = self.ruche("inspect", "web")
+        uuid = next(name for name in os.listdir(self.path("data/ruche/machines")) if len(name) == 36)
+        for path, mode, command, reason in (
+                ("catalog.db", 0, "ls", "catalog.db"), ("catalog.db", 0, "create x --kernel k", "catalog.db"),
+                ("catalog.db", 0, "start web", "catalog.db"), ("catalog.db", 0, "rm web", "catalog.db"),
+                ("catalog.db", 0o400, "set web cpus=2", "catalog.db"), ("machines", 0o500, "create x --kernel k", DENIED),
+                ("machines/" + uuid, 0o500, "start web", DENIED), ("machines/" + uuid, 0, "start web", DENIED)):
+            with self.subTest(path=path, mode=oct(mode), command=command):
+                path = self.closed(self.path("data/ruche/" + path), mode)
+                self.assertIn(reason, self.one_line(self.ruche(*command.split(), status=125)[1]))
+                os.chmod(path, 0o700)
+                self.assertEqual(self.ruche("inspect", "web"), before)
+        self.ruche("rm", "web")
+        self.assertEqual(self.ruche("ls", "-a"), ("", ""))
+
     def test_programs(self):
         os.chmod(self.path("recipes/small"), 0o644)
         self.row("image build small", 125, self.path("recipes/small"), DENIED)
