@@ -56,7 +56,8 @@ static void everything_at_once(void **state)
     struct error *err = NULL;
 
     assert_int_equal(parse(&c,
-                           "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 --memory 1G --kernel a "
+                           "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 "
+                           "--memory 1G --kernel a "
                            "--initrd b --module m_x=1 "
                            "--module n --cmdline console=ttyS0_quiet --no-reboot --serial-log l "
                            "--uuid 01234567-89ab-4cde-8f01-23456789abcd",
