@@ -8,7 +8,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -213,15 +215,33 @@ static void keep(struct keeper *k)
         tell(k, text);
 }
 
+/*
+ * The sockets are in the machine's folder, as the one of $XDG_RUNTIME_DIR goes when the user logs out and the
+ * machine may not; in that one only when the path would be too long for a socket.
+ */
+static bool choose_sockets(struct keeper *k, struct error **err)
+{
+    const size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path) - strlen("/console.sock");
+    cleanup(mem) char *prefix = NULL;
+    if (strlen(k->m->dir) < room) {
+        prefix = catalog_format("%s/", k->m->dir);
+    } else {
+        cleanup(mem) char *dir = catalog_runtime_dir(err);
+        if (!dir)
+            return false;
+        prefix = catalog_format("%s/%s.", dir, k->m->uuid);
+    }
+    snprintf(k->state.control, sizeof(k->state.control), "%scontrol.sock", prefix);
+    snprintf(k->state.serial, sizeof(k->state.serial), "%sconsole.sock", prefix);
+    return true;
+}
+
 static bool add_places(struct keeper *k, struct error **err)
 {
-    cleanup(mem) char *dir = catalog_runtime_dir(err);
-    if (!dir)
+    if (!choose_sockets(k, err))
         return false;
-    cleanup(mem) char *serial = catalog_format("unix:%s/%s.serial", dir, k->m->uuid);
+    cleanup(mem) char *serial = catalog_format("unix:%s", k->state.serial);
     cleanup(mem) char *log = machine_serial_log(k->m);
-    snprintf(k->state.control, sizeof(k->state.control), "%s/%s.sock", dir, k->m->uuid);
-    snprintf(k->state.serial, sizeof(k->state.serial), "%s", serial + strlen("unix:"));
     words_option(&k->words, "control", k->state.control);
     words_option(&k->words, "serial", serial);
     words_option(&k->words, "serial-log", log);

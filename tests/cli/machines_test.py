@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import time
 import unittest
@@ -36,6 +37,9 @@ class Named(Case):
 
     def create(self, name="web", *options):
         self.assertEqual(self.ruche("create", name, "--kernel", "/k", *options), ("", ""))
+
+    def sockets(self):
+        return [name for name, (mode, *_) in contents(self.folder).items() if stat.S_ISSOCK(mode)]
 
     def inspect(self, name="web"):
         return json.loads(self.ruche("inspect", "--json", name)[0])[0]
@@ -254,8 +258,8 @@ class Life(Named):
         self.assertEqual(self.ruche("start", "web"), ("", ""))
         line = self.log()[-1]
         web = self.inspect()
-        for words in (f"--name web --uuid {web['uuid']}", "--kernel /k", f"--control {self.runtime}/ruche/",
-                      "--serial unix:", f"--serial-log {web['console']}", f"mac={web['config']['nets'][0]['mac']}",
+        for words in (f"--name web --uuid {web['uuid']}", "--kernel /k", f"--control {web['folder']}/control.sock",
+                      f"--serial unix:{web['folder']}/console.sock", f"--serial-log {web['console']}", f"mac={web['config']['nets'][0]['mac']}",
                       "--cpus 1", "--memory 524288K"):
             self.assertIn(words, line)
         self.assertEqual(web["status"], "running")
@@ -269,7 +273,7 @@ class Life(Named):
         self.ruche("resume", "web")
         self.assertEqual(self.ruche("stop", "web"), ("", ""))
         self.assertEqual(self.inspect()["status"], "stopped")
-        self.assertEqual(os.listdir(self.runtime + "/ruche"), [])
+        self.assertEqual(self.sockets(), [])
         self.assertEqual(processes(self.folder), [])
         self.ruche("stop", "web")
         self.ruche("wait", "web")
@@ -290,6 +294,24 @@ class Life(Named):
             self.assertEqual(os.read(fd, 1), b"")  # the end: nobody has the other side
             os.close(fd)
         self.assertEqual(os.readlink(f"/proc/{self.state()['keeper']}/cwd"), self.inspect()["folder"])
+
+    def test_long_path(self):
+        """Longer than a socket's may be."""
+        self.env["XDG_DATA_HOME"] = self.path("x" * 100)
+        self.create()
+        self.ruche("start", "web")
+        web = self.inspect()
+        self.assertEqual(web["control"], f"{self.runtime}/ruche/{web['uuid']}.control.sock")
+        self.assertEqual(len(self.sockets()), 2)
+        self.ruche("stop", "web")
+        self.assertEqual(self.sockets(), [])
+
+    def test_after_the_user_has_logged_out(self):
+        self.create()
+        self.ruche("start", "web")
+        os.rmdir(self.runtime)
+        self.assertEqual(self.inspect()["status"], "running")
+        self.ruche("stop", "web")
 
     def test_settings_of_a_running_machine(self):
         self.create()
@@ -335,6 +357,13 @@ class Life(Named):
         self.assertEqual(row["name"], "web")
         self.assertGreaterEqual(row["cpu_percent"], 0)
         self.assertGreater(row["resident"], 1 << 20)
+        terminal = Terminal(["top"], self.env)
+        self.addCleanup(terminal.close)
+        for _ in range(2):
+            terminal.expect("\x1b[H\x1b[JNAME")
+            terminal.expect("web ")
+        terminal.send(b"\x03")
+        self.assertEqual(terminal.wait(), -signal.SIGINT)
         self.ruche("stop", "web")
         self.assertEqual(json.loads(self.ruche("top", "--json")[0]), [])
 
@@ -380,7 +409,7 @@ class Ends(Named):
             self.assertEqual(err, "")
             self.assertNotIn("reason", web)
             self.assertEqual(self.ruche("ls")[0], "")
-        self.assertEqual(os.listdir(self.runtime + "/ruche"), [])
+        self.assertEqual(self.sockets(), [])
 
     def test_exit_statuses(self):
         self.create()
@@ -423,7 +452,7 @@ class Ends(Named):
         self.kill(self.state()["keeper"])
         self.ruche("rm", "--force", "web")
         self.wait_until(lambda: not processes(self.folder))
-        self.assertEqual(os.listdir(self.runtime + "/ruche"), [])
+        self.assertEqual(self.sockets(), [])
 
     def test_both_killed(self):
         self.create()
