@@ -114,6 +114,9 @@ void machine_state_read(const struct machine *m, struct machine_state *state)
     else if (!o && (live || access(path, F_OK) == 0))
         state->life = live ? MACHINE_STARTING : MACHINE_VANISHED;
     json_decref(o);
+    /* A command may have begun the next life in between. */
+    if (!live && machine_lives(state))
+        live = machine_is_live(m);
     if (!live && machine_lives(state))
         state->life = MACHINE_VANISHED;
     /* Nobody is left who would say that it runs. */

@@ -98,8 +98,12 @@ static void last_words(struct keeper *k)
 }
 
 /* What JSON cannot hold would have the whole end go unsaid. */
-static void make_ascii(char *text)
+static void make_sayable(char *text)
 {
+    json_t *sayable = json_string(text);
+    json_decref(sayable);
+    if (sayable)
+        return;
     for (; *text; text++)
         if ((unsigned char)*text >= 0x80 || (unsigned char)*text < ' ')
             *text = '?';
@@ -139,7 +143,7 @@ static void take_end(struct keeper *k)
     k->state.status = info.si_status;
     if (!k->state.reason[0])
         last_words(k);
-    make_ascii(k->state.reason);
+    make_sayable(k->state.reason);
     if (!set_life(k, MACHINE_ENDED, &err))
         note(k, "%s", error_text(err));
     error_free(err);
@@ -196,7 +200,7 @@ static void keep(struct keeper *k)
     if (!begin(k, &p, &err)) {
         k->state.status = EXIT_RUCHE;
         snprintf(k->state.reason, sizeof(k->state.reason), "%s", error_text(err));
-        make_ascii(k->state.reason);
+        make_sayable(k->state.reason);
         set_life(k, MACHINE_ENDED, NULL);
         tell(k, error_text(err));
         return;

@@ -35,14 +35,18 @@ bool stop_ask(const struct machine *m, bool force, struct error **err)
     machine_look(m, &look);
     if (!machine_is_live(m))
         return true;
-    bool running = strcmp(look.status, "running") == 0;
-    if (running && machine_command(m, "system_powerdown", force ? NULL : err))
-        return true;
-    if (!running && !force)
-        error_set(err, EBUSY,
-                  "stop machine '%s': no power button reaches it, its status is '%s' (stop --force ends it)",
-                  m->name, look.status);
-    return force || !machine_is_live(m);
+    struct error *why = NULL;
+    if (strcmp(look.status, "running") != 0)
+        error_set(&why, EBUSY, "no power button reaches it, its status is '%s' (stop --force ends it)",
+                  look.status);
+    else
+        machine_command(m, "system_powerdown", &why);
+    bool ok = !why || force || !machine_is_live(m);
+    if (ok)
+        error_free(why);
+    else
+        error_prefix(err, why, "stop machine '%s'", m->name);
+    return ok;
 }
 
 bool stop_wait(const struct machine *m, int timeout_ms, bool force, struct error **err)
@@ -69,8 +73,10 @@ static void send_signal(const struct machine *m, int number)
     machine_state_read(m, &state);
     if (!state.pid)
         return;
-    cleanup(fd) int fd = (int)syscall(SYS_pidfd_open, state.pid, 0);
-    if (fd >= 0 && machine_is_live(m))
+    pid_t pid = state.pid;
+    cleanup(fd) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    machine_state_read(m, &state);
+    if (fd >= 0 && state.pid == pid)
         syscall(SYS_pidfd_send_signal, fd, number, NULL, 0);
 }
 

@@ -549,6 +549,18 @@ class AtOnce(Named):
         self.assertEqual((config["cpus"], config["memory"], config["engine"], config["cpu"], config["autostart"],
                           config["reboot"], config["cmdline"], config["initrd"]), (7, 3 << 30, "bt", "v2", True, False, "z", "/i"))
 
+    def test_looks_at_what_changes(self):
+        """A machine that is started and stopped in order never looks like one that died."""
+        self.create()
+        loop = subprocess.Popen(["sh", "-c", f"for i in $(seq 15); do {RUCHE} start web && {RUCHE} stop web || exit 1; done"],
+                                env=self.env)
+        seen = set()
+        while loop.poll() is None:
+            seen.update(o["status"] for o in self.list("-a").values())
+        self.assertEqual(loop.returncode, 0)
+        self.assertLessEqual(seen, {"stopped", "starting", "running", "no-answer"})
+        self.assertLessEqual({"stopped", "running"}, seen)
+
     def test_while_it_starts(self):
         self.create()
         p = self.popen("start", "web", FAKE="slow")
@@ -722,11 +734,13 @@ class RealOnes(Real):
     def test_bad_settings_are_told_by_start(self):
         """The catalogue knows their form, the machine their meaning; what is wrong is in one line."""
         for option, value, reason in (("--device", "nosuch", "nosuch"), ("--net", "bogus", "bogus"),
-                                      ("--disk", "/nonexistent/d", "/nonexistent/d"), ("--initrd", "/nonexistent/i", "/nonexistent/i")):
+                                      ("--disk", "/nonexistent/d", "/nonexistent/d"), ("--initrd", "/nonexistent/é", "/nonexistent/é")):
             with self.subTest(option=option):
                 self.ruche("create", "web", "--kernel", self.files["kernel"], option, value)
                 self.assertIn(reason, self.one_line(self.ruche("start", "web", status=125)[1]))
-                self.assertEqual(json.loads(self.ruche("inspect", "--json", "web")[0])[0]["status"], "died")
+                web = json.loads(self.ruche("inspect", "--json", "web")[0])[0]
+                self.assertEqual(web["status"], "died")
+                self.assertIn(reason, web["reason"])
                 self.ruche("rm", "web")
 
 
