@@ -46,9 +46,9 @@ uint64_t conform_random(struct conform *c)
 
 /* ---- running the tables ---- */
 
-static const struct conform_case *const tables[] = {conform_state_cases,  conform_io_cases,
-                                                    conform_irq_cases,    conform_eventfd_cases,
-                                                    conform_memory_cases, conform_user_cases};
+static const struct conform_case *const tables[] = {
+    conform_state_cases,  conform_io_cases,   conform_irq_cases,  conform_eventfd_cases,
+    conform_memory_cases, conform_user_cases, conform_watch_cases};
 
 static bool run_case(struct conform *c, const struct conform_case *k)
 {

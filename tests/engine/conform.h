@@ -32,6 +32,7 @@ extern const struct conform_case conform_irq_cases[];
 extern const struct conform_case conform_eventfd_cases[];
 extern const struct conform_case conform_memory_cases[];
 extern const struct conform_case conform_user_cases[];
+extern const struct conform_case conform_watch_cases[];
 
 /* Notes a failure; at most a few a case are printed. */
 void conform_fail(struct conform *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

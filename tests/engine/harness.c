@@ -350,8 +350,12 @@ static bool open_engine(struct harness *h, const struct harness_options *o)
         (!h->ops->cpu_fit || h->ops->cpu_fit(&h->cpu, &err))) {
         h->host =
             (struct engine_host){h, port_read, port_write, mmio_read, mmio_write, eoi, pic_acknowledge, now};
-        h->config =
-            (struct engine_config){h->memory, &h->host, h->cpu_count, &h->cpu, find_native(o->engine)};
+        h->config = (struct engine_config){.memory = h->memory,
+                                           .host = &h->host,
+                                           .cpu_count = h->cpu_count,
+                                           .cpu = &h->cpu,
+                                           .native = find_native(o->engine),
+                                           .trace = o->trace};
         h->engine = h->ops->open(&h->config, &err);
     }
     for (unsigned i = 0; !err && h->engine && i < h->cpu_count; i++) {
@@ -412,6 +416,8 @@ struct harness *harness_open(const struct harness_options *options)
 
 void harness_close(struct harness *h)
 {
+    if (!h)
+        return;
     pthread_mutex_lock(&h->lock);
     h->closing = true;
     pthread_cond_broadcast(&h->cond);

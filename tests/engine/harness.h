@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "core/engine.h"
 
@@ -74,6 +75,7 @@ struct harness_options {
     const char *cpu;    /* CPUID model; NULL: "host" */
     unsigned cpu_count; /* 0: 1 */
     uint64_t memory;    /* bytes; 0: 64 MiB */
+    FILE *trace;        /* gets the engine's trace; NULL: none */
 };
 
 struct harness_worker; /* a vCPU's thread */
@@ -121,6 +123,7 @@ struct harness {
 
 /* Opens a machine; prints the reason and returns NULL on failure. */
 struct harness *harness_open(const struct harness_options *options);
+/* NULL is fine. */
 void harness_close(struct harness *h);
 
 /*

@@ -63,14 +63,17 @@ static int by_address(const void *a, const void *b)
 /* The functions in a list such as /proc/kallsyms: address, type, name. Without one there are no names. */
 static void read_symbols(struct bt_jitdump *dump, const char *folder)
 {
-    char path[4096], line[512], type, name[256];
-    unsigned long long address;
+    char path[4096], line[512];
     size_t room = 0;
     snprintf(path, sizeof(path), "%s/kallsyms", folder);
     cleanup(file) FILE *f = fopen(path, "re");
     while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "%llx %c %255s", &address, &type, name) != 3 || !strchr("tTwW", type))
+        char *type;
+        uint64_t address = strtoull(line, &type, 16);
+        if (*type != ' ' || !type[1] || !strchr("tTwW", type[1]) || type[2] != ' ')
             continue;
+        char *name = type + 3;
+        name[strcspn(name, " \t\n")] = 0;
         if (dump->symbol_count == room) {
             room = room ? 2 * room : 4096;
             struct symbol *more = realloc(dump->symbol, room * sizeof(*more));

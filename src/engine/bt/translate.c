@@ -366,7 +366,7 @@ static enum bt_translate_result decode_across(struct tr *t, uint64_t lin, unsign
 static bool unchanged(const struct tr *t, const uint8_t *code, unsigned avail, const uint8_t *rest)
 {
     unsigned len = t->off[t->count], first = MIN(len, avail);
-    return !memcmp(code, t->bytes, first) && (len == first || !memcmp(rest, t->bytes + first, len - first));
+    return !memcmp(code, t->bytes, first) && (!rest || !memcmp(rest, t->bytes + first, len - first));
 }
 
 static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t phys, uint64_t phys2,

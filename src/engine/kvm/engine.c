@@ -178,6 +178,7 @@ const struct engine_ops kvm_engine_ops = {
     .doorbell_remove = kvm_doorbell_remove,
     .line_set = kvm_line_set,
     .line_drop = kvm_line_drop,
+    .stats = kvm_stats,
     .get_state = kvm_get_state,
     .set_state = kvm_set_state,
     .dirty_start = kvm_dirty_start,

@@ -53,6 +53,16 @@ struct kvm_timer {
     uint64_t deadline; /* IA32_TSC_DEADLINE */
 };
 
+/* Why KVM_RUN came back, for who counts. */
+enum kvm_exit_class {
+    KVM_CLASS_IO,
+    KVM_CLASS_MMIO,
+    KVM_CLASS_EOI,
+    KVM_CLASS_INTERRUPT,
+    KVM_CLASS_OTHER,
+    KVM_CLASSES
+};
+
 struct kvm_cpu {
     struct kvm_machine *machine;
     unsigned index;
@@ -61,7 +71,8 @@ struct kvm_cpu {
     atomic_int tid;      /* of the thread in `run`, 0: none */
     atomic_bool stop;    /* `kick` */
     atomic_bool nmi;
-    bool completing; /* the kernel has yet to finish the instruction of the last exit */
+    bool completing;             /* the kernel has yet to finish the instruction of the last exit */
+    uint64_t exits[KVM_CLASSES]; /* written by the thread in `run`, read by any */
 
     struct kvm_dirty_gfn *ring; /* shared with the kernel; NULL: none */
     unsigned ring_next;         /* the first entry that was not taken */
@@ -172,6 +183,12 @@ void kvm_line_drop(struct engine *e, int fd);
  */
 bool kvm_lines_hold(struct kvm_machine *m, struct error **err);
 bool kvm_lines_release(struct kvm_machine *m, struct error **err);
+
+/* ---- watch.c ---- */
+
+/* Counts what KVM_RUN came back for, and writes it to the trace. The processor's thread. */
+void kvm_watch_exit(struct kvm_cpu *cpu);
+unsigned kvm_stats(struct vcpu *v, struct engine_stat *out, unsigned room);
 
 /* ---- doorbell.c ---- */
 

@@ -152,6 +152,7 @@ static bool step(struct kvm_cpu *cpu, struct vm_exit *exit)
     }
     if (kvm_ioctl(cpu->fd, KVM_RUN, 0) >= 0) {
         cpu->completing = false;
+        kvm_watch_exit(cpu);
         return handle_exit(cpu, exit);
     }
     if (errno == EINTR || errno == EAGAIN) {
