@@ -11,6 +11,7 @@
 #include "catalog/file.h"
 #include "catalog/image.h"
 #include "cli/image_build.h"
+#include "cli/image_convert.h"
 #include "cli/print.h"
 #include "cli/verb.h"
 
@@ -126,7 +127,11 @@ static int run(int argc, char **argv)
     const char *action = argc > 1 ? argv[1] : NULL;
     bool json = false, current = false, force = false;
     if (!action)
-        return usage_error("image", "image: say build, ls, rm or inspect");
+        return usage_error("image", "image: say build, import, export, ls, rm or inspect");
+    if (strcmp(action, "import") == 0)
+        return image_import(argc - 1, argv + 1);
+    if (strcmp(action, "export") == 0)
+        return image_export(argc - 1, argv + 1);
     bool is_build = strcmp(action, "build") == 0, is_ls = strcmp(action, "ls") == 0;
     bool is_rm = strcmp(action, "rm") == 0, is_inspect = strcmp(action, "inspect") == 0;
     if (!is_build && !is_ls && !is_rm && !is_inspect)
@@ -176,20 +181,26 @@ static int run(int argc, char **argv)
 const struct verb verb_image = {
     .name = "image",
     .summary = "make, list and remove disk images",
-    .help = "usage: ruche image build NAME [--mirror URI] [--size SIZE] [--force]\n"
-            "       ruche image ls [--json]\n"
-            "       ruche image inspect NAME [--json] [--current]\n"
-            "       ruche image rm NAME [--force]\n"
-            "\n"
-            "An image is a root disk with its kernel and initial RAM disk, which `ruche run NAME` boots.\n"
-            "There is a recipe for: debian (Debian 12).\n"
-            "\n"
-            "  --mirror URI  package mirror to build from (default: what the host's own apt uses)\n"
-            "  --size SIZE   of the disk; only what is used takes room on the host (default 8G)\n"
-            "  --force       also when the disk of a machine stands on the image\n"
-            "  --json        print JSON\n"
-            "  --current     fail when the recipe has changed since the image was made\n"
-            "\n"
-            "Images are kept in $XDG_DATA_HOME/ruche/images (~/.local/share/ruche/images).\n",
+    .help =
+        "usage: ruche image build NAME [--mirror URI] [--size SIZE] [--force]\n"
+        "       ruche image import NAME DISK --kernel FILE --initrd FILE [--cmdline TEXT] [--format FORMAT] "
+        "[--force]\n"
+        "       ruche image export NAME FILE [--format FORMAT]\n"
+        "       ruche image ls [--json]\n"
+        "       ruche image inspect NAME [--json] [--current]\n"
+        "       ruche image rm NAME [--force]\n"
+        "\n"
+        "An image is a root disk with its kernel and initial RAM disk, which `ruche run NAME` boots.\n"
+        "There is a recipe for: debian (Debian 12).\n"
+        "\n"
+        "  --mirror URI  package mirror to build from (default: what the host's own apt uses)\n"
+        "  --size SIZE   of the disk; only what is used takes room on the host (default 8G)\n"
+        "  --force       also when the disk of a machine stands on the image\n"
+        "  --format F    of the disk: raw, qcow2, vmdk, vdi, vpc (vhd) or vhdx; import finds it out, export\n"
+        "                writes qcow2\n"
+        "  --json        print JSON\n"
+        "  --current     fail when the recipe has changed since the image was made\n"
+        "\n"
+        "Images are kept in $XDG_DATA_HOME/ruche/images (~/.local/share/ruche/images).\n",
     .run = run,
 };

@@ -169,6 +169,65 @@ class Build(Images):
         self.one_line(self.ruche("image", "ls", status=125)[1])
 
 
+class Convert(Images):
+    """Disks from and for other programs, with qemu-img as the judge."""
+
+    def setUp(self):
+        super().setUp()
+        self.raw = self.path("raw")
+        with open(self.raw, "wb") as f:
+            f.write(bytes(range(256)) * 4096)
+            f.truncate(8 << 20)
+        self.kernel = self.write("kernel", "kernel, of 27 bytes length\n")
+        self.initrd = self.write("initrd", "initrd\n")
+
+    def qemu_img(self, *words):
+        return subprocess.run(["qemu-img", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def bring(self, path, *more, status=0):
+        return self.ruche("image", "import", "small", path, "--kernel", self.kernel, "--initrd", self.initrd, *more, status=status)
+
+    def test_every_format_and_back(self):
+        for form in ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx"):
+            with self.subTest(form=form):
+                disk = self.path("disk." + form)
+                self.qemu_img("convert", "-f", "raw", "-O", form, self.raw, disk)
+                self.bring(disk, *(["--format", form] if form in ("raw", "vpc") else []), "--cmdline", "a b")
+                image = self.inspect()
+                self.assertEqual((image["cmdline"], image["description"]), ("a b", "imported from " + disk))
+                with open(image["disk"], "rb") as f:
+                    self.assertEqual(image["disk_sha256"], hashlib.sha256(f.read()).hexdigest())
+                with open(image["kernel"], "rb") as f:
+                    self.assertEqual(f.read(), b"kernel, of 27 bytes length\n")
+                self.qemu_img("compare", self.raw, image["disk"])
+                out = self.path("nbd:out")  # a file, and nothing that qemu-img takes for an address
+                self.how["cwd"] = self.folder
+                self.ruche("image", "export", "small", "nbd:out", "--format", form)
+                self.assertEqual(json.loads(self.qemu_img("info", "--output=json", "-f", form, out))["format"], form)
+                self.qemu_img("compare", "-F", form, self.raw, out)
+        self.assertEqual(self.left(), ["small"])
+
+    def test_refusals(self):
+        base, top = self.path("base"), self.path("top")
+        self.qemu_img("create", "-q", "-f", "qcow2", base, "1M")
+        self.qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
+        for path, words, reason in ((top, (), base), (self.path("none"), (), "No such file"),
+                                    (self.raw, ("--format", "qcow2"), "not in qcow2 format"),
+                                    (base, ("--kernel", self.path("none")), self.path("none")),
+                                    (base, ("--initrd", self.folder), "directory")):
+            with self.subTest(path=path, words=words):
+                self.assertIn(reason, self.one_line(self.bring(path, *words, status=125)[1]))
+                self.assertEqual(self.left(), [])
+        for words in (("import", "small", base), ("import",), ("export", "small"), ("export", "small", "x", "--format", "zip"),
+                      ("export", "../x", "y")):
+            self.one_line(self.ruche("image", *words, status=2)[1])
+        self.one_line(self.ruche("image", "export", "small", self.path("x"), status=125)[1])
+        self.bring(base)
+        for target in ("/dev/full/x", self.path("none/x"), self.folder):
+            self.one_line(self.ruche("image", "export", "small", target, status=125)[1])
+        self.assertFalse(os.path.exists(self.folder + ".part"))
+
+
 class Run(Images):
     def setUp(self):
         super().setUp()
