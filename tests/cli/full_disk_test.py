@@ -164,6 +164,7 @@ class Host(Small):
     def test_machines(self):
         """What cannot be written is not half there; machines can still be looked at, stopped and removed."""
         kernel = self.files["kernel"]
+        self.addCleanup(subprocess.run, [self.program, "stop", "--all", "--force", "--timeout", "0"], env=self.env, check=False)
         for name in ("web", "spare"):
             self.ruche("create", name, "--kernel", kernel, "--memory", "16M")
         folder = json.loads(self.ruche("inspect", "--json", "web")[0])[0]["folder"]
