@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -59,6 +60,16 @@ static const struct bt_trap_at *trap_at(struct bt_block *block, unsigned off)
     return NULL;
 }
 
+/* The host has raised something that nobody has thought of: the machine ends, not the process. */
+static void stop_for(struct bt_cpu *cpu, const struct bt_block *block, greg_t trap)
+{
+    snprintf(cpu->why, sizeof(cpu->why),
+             "the host raised vector %u in what was translated from physical address 0x%llx", (unsigned)trap,
+             (unsigned long long)block->phys);
+    cpu->failed = true;
+    cpu->exit_reason = BT_EXIT_LOOKUP;
+}
+
 /* True when the fault was a guest instruction's. */
 static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
 {
@@ -69,8 +80,11 @@ static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
         return false;
     const struct bt_trap_at *at =
         trap_at(block, (unsigned)(pc - bt_block_exec(cpu->engine->cache, block, 0)));
-    if (!at)
-        return false;
+    if (!at) {
+        stop_for(cpu, block, regs[REG_TRAPNO]);
+        regs[REG_RIP] = (greg_t)(uintptr_t)cpu->engine->thunks.leave;
+        return true;
+    }
     for (unsigned n = 0; n < 16; n++)
         if (bt_host_reg[n] != H_NONE)
             cpu->gpr[n] = (uint64_t)regs[greg_of[bt_host_reg[n]]];

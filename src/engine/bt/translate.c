@@ -246,10 +246,51 @@ static void emit_entries(struct tr *t)
     b->entry = tr_code_offset(t, e->p);
 }
 
+/*
+ * Instructions that raise nothing by themselves on any processor, accesses aside. All others are noted, as
+ * processors differ in what they take: one knows PREFETCHW with a register, another raises #UD.
+ */
+static bool never_traps(const struct x86_insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_CDQE:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_DEC:
+    case ZYDIS_MNEMONIC_IMUL:
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_LEA:
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_NEG:
+    case ZYDIS_MNEMONIC_NOT:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_RET:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_XOR:
+        return true;
+    default:
+        return tr_is_jcc(insn);
+    }
+}
+
 /* Whether the host may fault in what stands for instruction i. */
 static bool traps(const struct tr *t, unsigned i)
 {
-    return t->form[i] != FORM_OP && tr_may_trap(&t->insn[i]);
+    return t->form[i] != FORM_OP && !never_traps(&t->insn[i]);
 }
 
 /* Notes where the instruction's code is and how a fault in it finds the flags. */
@@ -258,7 +299,7 @@ static void note_trap(struct tr *t, struct bt_trap_at *at, uint16_t code)
     *at = (struct bt_trap_at){.code = code, .end = tr_code_offset(t, t->e.p), .guest = t->off[t->i]};
     if (t->native_flags_saved)
         at->fault = BT_FAULT_FLAGS_SAVED;
-    else if (!t->native_flags_host && t->native_producer >= 0)
+    else if (!t->native_flags_host && t->native_producer >= 0 && tr_may_trap(&t->insn[t->i]))
         at->fault = (uint16_t)(BT_FAULT_CODE + t->native_producer); /* for emit_trap_code */
 }
 
