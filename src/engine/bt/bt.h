@@ -247,8 +247,8 @@ struct bt_cpu {
     struct bt_tlb_entry *tlb;     /* of the current access mode */
     uint64_t seg_base[SEG_COUNT]; /* copy of seg[].base */
     struct bt_cpu *self;
-    struct bt_jc_entry *jc;
-    void *callout[16]; /* C functions that translated code calls */
+    struct bt_jc_entry *jc; /* of jcs[], for the current mode */
+    void *callout[16];      /* C functions that translated code calls */
     uint8_t bounce[4096] __attribute__((aligned(64)));
 
     /* --- C only --- */
@@ -313,6 +313,7 @@ struct bt_cpu {
     bool slow_locked; /* holds engine->split_lock */
     struct bt_tlb_entry *tlbs[BT_TLB_MODES];
     struct bt_itlb_entry itlb[BT_ITLB_SIZE];
+    struct bt_jc_entry *jcs[2]; /* jump caches: of kernel code, and of code at CPL 3 */
     /* Which slots have taken entries that are not global since those were flushed; count beyond the array:
      * any. */
     struct {

@@ -59,7 +59,8 @@ static void cpu_free(struct bt_cpu *cpu)
     bt_native_free(cpu->native);
     for (unsigned i = 0; i < BT_TLB_MODES; i++)
         free(cpu->tlbs[i]);
-    free(cpu->jc);
+    free(cpu->jcs[0]);
+    free(cpu->jcs[1]);
     free(cpu);
 }
 
@@ -133,7 +134,7 @@ static void clear_tables(struct bt_cpu *cpu)
         for (unsigned i = 0; i < BT_TLB_SIZE; i++)
             cpu->tlbs[mode][i] = (struct bt_tlb_entry){.read_tag = BT_TLB_NONE, .write_tag = BT_TLB_NONE};
     for (unsigned i = 0; i < BT_JC_SIZE; i++)
-        cpu->jc[i].target = BT_JC_NONE;
+        cpu->jcs[0][i].target = cpu->jcs[1][i].target = BT_JC_NONE;
     for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
         cpu->itlb[i].tag = BT_ITLB_NONE;
 }
@@ -151,8 +152,10 @@ static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct er
         cpu->index = index;
         cpu->native_refused = BT_NATIVE_NONE;
         memset(cpu->native_hot, 0xff, sizeof(cpu->native_hot)); /* BT_NATIVE_NONE */
-        cpu->jc = calloc(BT_JC_SIZE, sizeof(*cpu->jc));
-        ok = cpu->jc && (cpu->lapic = bt_lapic_new(cpu));
+        for (unsigned user = 0; user < 2; user++)
+            cpu->jcs[user] = calloc(BT_JC_SIZE, sizeof(*cpu->jc));
+        cpu->jc = cpu->jcs[0];
+        ok = cpu->jcs[0] && cpu->jcs[1] && (cpu->lapic = bt_lapic_new(cpu));
         for (unsigned i = 0; ok && i < BT_TLB_MODES; i++)
             ok = (cpu->tlbs[i] = aligned_alloc(64, BT_TLB_SIZE * sizeof(struct bt_tlb_entry))) != NULL;
     }

@@ -21,6 +21,7 @@ static void update_jc_key(struct bt_cpu *cpu)
 
 void bt_view_mode_changed(struct bt_cpu *cpu)
 {
+    cpu->jc = cpu->jcs[(cpu->mode & MODE_USER) != 0];
     update_jc_key(cpu);
 }
 
@@ -28,8 +29,7 @@ void bt_view_mode_changed(struct bt_cpu *cpu)
 static void forget_entries(struct bt_cpu *cpu, bool user)
 {
     for (unsigned i = 0; i < BT_JC_SIZE; i++)
-        if ((bool)(cpu->jc[i].target >> BT_JC_KEY_SHIFT & MODE_USER) == user)
-            cpu->jc[i].target = BT_JC_NONE;
+        cpu->jcs[user][i].target = BT_JC_NONE;
     for (unsigned i = 0; i < BT_ITLB_SIZE; i++) {
         uint64_t tag = cpu->itlb[i].tag,
                  sign = (uint64_t)((int64_t)(tag << 16) >> 63); /* the key is over the signs */
