@@ -66,7 +66,7 @@ void tr_exit_indirect(struct tr *t, int32_t rsp_undo)
     emit_jmp_to(e, t->engine->thunks.missed_branch);
 }
 
-void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
+static void exit_direct(struct tr *t, unsigned link, int32_t target, uint32_t flip)
 {
     t->ended = true;
     if (tr_flat(t) && same_page(target)) {
@@ -74,12 +74,23 @@ void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
         if (s) {
             s->target = target;
             s->link = link;
+            s->flip = flip;
         }
         return;
     }
     tr_need_saved_flags(t);
     load_rip(t, target);
     tr_exit_indirect(t, NOT_A_BRANCH);
+}
+
+void tr_exit_direct(struct tr *t, unsigned link, int32_t target)
+{
+    exit_direct(t, link, target, 0);
+}
+
+void tr_exit_to_mode(struct tr *t, int32_t target, uint32_t flip)
+{
+    exit_direct(t, 1, target, flip);
 }
 
 /* A jump to `target`, chained where it can be: conditional, or not when cc is CC_ALWAYS. Uses link 0. */
@@ -259,6 +270,9 @@ enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
         return is_kernel(t) ? FORM_STI : FORM_OP;
     case ZYDIS_MNEMONIC_SWAPGS:
         return is_kernel(t) ? FORM_SWAPGS : FORM_OP;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+        return is_kernel(t) && tr_is_smap(t, insn) ? FORM_SMAP : FORM_OP;
     case ZYDIS_MNEMONIC_ENDBR32: /* without CET these do nothing */
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_RDSSPD:
@@ -276,6 +290,10 @@ enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn)
             return FORM_NOTHING; /* prefetches, NOPs with an operand */
         break;
     }
+    if (tr_is_string(t, insn))
+        return FORM_STRING;
+    if (tr_is_system_read(t, insn, is_kernel(t)))
+        return FORM_SYSTEM_READ;
     return tr_is_native(insn) ? FORM_NATIVE : FORM_OP;
 }
 
@@ -355,6 +373,15 @@ void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
         break;
     case FORM_SWAPGS:
         emit_swapgs(t);
+        break;
+    case FORM_STRING:
+        tr_string(t, insn);
+        break;
+    case FORM_SYSTEM_READ:
+        tr_system_read(t, insn);
+        break;
+    case FORM_SMAP:
+        tr_smap(t, insn);
         break;
     case FORM_BIT_STRING:
         tr_bit_string(t, insn);
@@ -460,7 +487,8 @@ void tr_emit_stubs(struct tr *t)
             stub_access(t, s);
             break;
         case STUB_LINK:
-            exit_linked(t, s->link, s->from, (unsigned)s->target, branch_mode(t, s->target), s->flags_saved);
+            exit_linked(t, s->link, s->from, (unsigned)s->target, branch_mode(t, s->target) ^ s->flip,
+                        s->flags_saved);
             break;
         case STUB_EXIT:
             stub_exit(t, s);

@@ -269,7 +269,7 @@ static uint32_t changed_flags(const struct x86_insn *insn)
 static bool reads_flags(const struct tr *t, unsigned i)
 {
     const struct x86_insn *insn = &t->insn[i];
-    return t->form[i] == FORM_OP || (insn->flags_read & FLAGS_STATUS) ||
+    return tr_may_leave(t, i) || (insn->flags_read & FLAGS_STATUS) ||
            (changed_flags(insn) && (insn->flags_written & FLAGS_STATUS) != FLAGS_STATUS);
 }
 

@@ -85,9 +85,10 @@ static unsigned code_size(uint32_t mode)
     return mode & MODE_CODE64 ? 64 : mode & MODE_CODE32 ? 32 : 16;
 }
 
-static bool ends_block(const struct tr *t, const struct x86_insn *insn, enum tr_form form)
+static bool ends_block(const struct tr *t, unsigned i)
 {
-    return form == FORM_OP || form == FORM_SWAPGS || insn->branch || (t->mode & MODE_SLOW);
+    const struct x86_insn *insn = &t->insn[i];
+    return tr_may_leave(t, i) || t->form[i] == FORM_SWAPGS || insn->branch || (t->mode & MODE_SLOW);
 }
 
 /* Decides how instruction i is executed. */
@@ -110,7 +111,7 @@ static void plan(struct tr *t, unsigned i)
         return;
     }
     t->form[i] = tr_classify(t, insn);
-    if (t->form[i] != FORM_OP)
+    if (!tr_may_leave(t, i))
         return;
     t->op[i] = bt_op_find(insn, &t->heavy[i]);
     if (!t->op[i]) {
@@ -152,7 +153,7 @@ static enum x86_decode_result decode_block(struct tr *t, unsigned avail, bool li
         plan(t, i);
         t->off[i + 1] = (uint16_t)(off + t->insn[i].len);
         t->count = i + 1;
-        if (ends_block(t, &t->insn[i], t->form[i]))
+        if (ends_block(t, i))
             break;
     }
     return DECODE_OK;

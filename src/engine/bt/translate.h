@@ -82,6 +82,7 @@ struct stub {
     int32_t tag;     /* STUB_ACCESS: which of the TLB entry's tags */
     int32_t target;  /* STUB_EXIT, STUB_LINK: page offset of the target */
     unsigned link;   /* STUB_LINK */
+    uint32_t flip;   /* STUB_LINK: bits in which the target's mode is another one */
     bool flags_host, flags_saved;
     int producer; /* instruction that the flags come from, when they are neither here nor saved */
 };
@@ -96,6 +97,9 @@ enum tr_form {
     FORM_CLI,
     FORM_STI,
     FORM_SWAPGS,
+    FORM_SYSTEM_READ, /* trans_system.c */
+    FORM_STRING,      /* trans_string.c; ends the block */
+    FORM_SMAP,        /* trans_smap.c; ends the block */
     FORM_NOTHING,
     FORM_OP, /* C executes it; ends the block */
 };
@@ -166,6 +170,12 @@ void tr_indirect_entry(struct tr *t);
 static inline uint16_t tr_code_offset(const struct tr *t, const uint8_t *at)
 {
     return (uint16_t)(at - t->start);
+}
+
+/* Whether C may have to execute instruction i: it wants the flags, and ends the block. */
+static inline bool tr_may_leave(const struct tr *t, unsigned i)
+{
+    return t->form[i] == FORM_OP || t->form[i] == FORM_STRING || t->form[i] == FORM_SMAP;
 }
 
 static inline bool tr_flat(const struct tr *t)
@@ -274,6 +284,18 @@ void tr_native(struct tr *t, const struct x86_insn *insn);
 void tr_lea(struct tr *t, const struct x86_insn *insn);
 void tr_bit_string(struct tr *t, const struct x86_insn *insn);
 
+/* ---- trans_string.c ---- */
+bool tr_is_string(const struct tr *t, const struct x86_insn *insn);
+void tr_string(struct tr *t, const struct x86_insn *insn);
+
+/* ---- trans_system.c ---- */
+bool tr_is_system_read(const struct tr *t, const struct x86_insn *insn, bool kernel);
+void tr_system_read(struct tr *t, const struct x86_insn *insn);
+
+/* ---- trans_smap.c ---- */
+bool tr_is_smap(const struct tr *t, const struct x86_insn *insn);
+void tr_smap(struct tr *t, const struct x86_insn *insn);
+
 /* ---- trans_flow.c ---- */
 bool tr_is_jcc(const struct x86_insn *insn);
 enum tr_form tr_classify(const struct tr *t, const struct x86_insn *insn);
@@ -282,6 +304,8 @@ void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form);
 /* Leaves the block for page offset `target` (direct). `link`: which of the block's links to use, when it can
  * be chained. */
 void tr_exit_direct(struct tr *t, unsigned link, int32_t target);
+/* The same, by link 1, when the current instruction has changed cpu->mode in the bits `flip`. */
+void tr_exit_to_mode(struct tr *t, int32_t target, uint32_t flip);
 /* Leaves for C to run the current instruction. */
 void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool heavy);
 void tr_emit_stubs(struct tr *t);

@@ -35,7 +35,15 @@
 #endif
 
 #ifdef BT_PLAIN
-enum { BT_MERGES = 0, BT_LOOPS = 0, BT_CHAINS = 0, BT_CACHES_JUMPS = 0, BT_LIVENESS = 0, BT_REGENERATES = 0 };
+enum {
+    BT_MERGES = 0,
+    BT_LOOPS = 0,
+    BT_CHAINS = 0,
+    BT_CACHES_JUMPS = 0,
+    BT_LIVENESS = 0,
+    BT_REGENERATES = 0,
+    BT_STRINGS = 0
+};
 #else
 enum {
     BT_MERGES = 1,       /* accesses of a block share checks */
@@ -44,6 +52,7 @@ enum {
     BT_CACHES_JUMPS = 1, /* indirect jumps go by the jump cache */
     BT_LIVENESS = 1,     /* flags that nobody reads are not kept */
     BT_REGENERATES = 1,  /* flags that only a fault would show are made again then */
+    BT_STRINGS = 1,      /* REP STOS and MOVS within a page do not leave translated code */
 };
 #endif
 
