@@ -108,8 +108,8 @@ static bool emit_fpu_control(struct oracle_builder *b)
 
 /*
  * Saving the FPU's state. The pointers to the last instruction and operand are not compared (an engine's copy
- * of the instruction lies elsewhere), so they are cleared in memory. A POPF before may have set TF, whose trap
- * must not come in between: it comes after a NOP.
+ * of the instruction lies elsewhere), so they are cleared in memory. A POPF before may have set TF, whose
+ * trap must not come in between: it comes after a NOP.
  */
 static bool emit_fpu_save(struct oracle_builder *b)
 {
