@@ -146,6 +146,7 @@ enum bt_request {
     BT_REQ_FLUSH_TLB = 1 << 3, /* forget all translations of addresses */
 };
 
+#define BT_SPILLS  4
 #define BT_JC_SIZE (1u << BT_JC_BITS)
 /*
  * Jump cache: RIP to block entry, for one mode and address space at a time. All of RIP is compared, as it may
@@ -227,12 +228,12 @@ struct bt_cpu {
     uint32_t irq_waiting; /* an interrupt may be waiting for IF */
     uint64_t sysflags;    /* RFLAGS without status flags, DF and IF */
     uint64_t kernel_gs_base;
-    _Atomic uint32_t kick; /* != 0: come back at the next block */
-    uint32_t exit_reason;  /* enum bt_exit */
-    uint64_t t0;           /* where bt_enter jumps */
-    uint64_t spill[4];     /* host registers borrowed within one instruction */
-    uint64_t scratch;      /* RAX while flags are restored without a free register */
-    uint64_t access_lin;   /* linear address that a stub looks up */
+    _Atomic uint32_t kick;     /* != 0: come back at the next block */
+    uint32_t exit_reason;      /* enum bt_exit */
+    uint64_t t0;               /* where bt_enter jumps */
+    uint64_t spill[BT_SPILLS]; /* host registers borrowed within one instruction */
+    uint64_t scratch;          /* RAX while flags are restored without a free register */
+    uint64_t access_lin;       /* linear address that a stub looks up */
     uint64_t
         limit[BT_MERGED_MAX]; /* of a loop: how far a register may move until a page must be checked anew */
     uint64_t addend[BT_MERGED_MAX]; /* host minus linear addresses of the running block's checked pages */

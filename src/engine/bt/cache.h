@@ -35,6 +35,9 @@ struct bt_trap_at {
     uint16_t code, end; /* what of the code is this instruction */
     uint16_t guest;     /* offset from the block's first guest byte */
     uint16_t fault;     /* offset in code where to go on once the registers have been taken, or BT_FAULT_* */
+    uint8_t
+        borrowed[BT_SPILLS]; /* registers that it uses for others; the guest's value is in cpu->spill[i] */
+    uint8_t borrowed_count;
 };
 enum { BT_FAULT_FLAGS_HOST, BT_FAULT_FLAGS_SAVED, BT_FAULT_CODE /* from here on: offsets */ };
 

@@ -88,6 +88,8 @@ static bool take_fault(struct bt_cpu *cpu, ucontext_t *uc)
     for (unsigned n = 0; n < 16; n++)
         if (bt_host_reg[n] != H_NONE)
             cpu->gpr[n] = (uint64_t)regs[greg_of[bt_host_reg[n]]];
+    for (unsigned i = 0; i < at->borrowed_count; i++) /* those have the same number in guest and host */
+        cpu->gpr[at->borrowed[i]] = cpu->spill[i];
     if (at->fault == BT_FAULT_FLAGS_HOST)
         bt_set_status(cpu, (uint64_t)regs[REG_EFL]);
     cpu->rip = bt_wrap_rip(cpu, cpu->pc_base + (block->phys & 0xfff) + at->guest);

@@ -190,7 +190,7 @@ struct rename {
         uint8_t guest, host;
     } loaded[4]; /* memory-homed registers in temporaries */
     unsigned loaded_count;
-    uint8_t borrowed[4]; /* host registers whose guest value is in cpu->spill[i] */
+    uint8_t borrowed[BT_SPILLS]; /* host registers whose guest value is in cpu->spill[i] */
     unsigned borrowed_count;
 };
 
@@ -412,6 +412,8 @@ void tr_emit_native(struct tr *t, const struct x86_insn *insn, const struct host
         insn->encoding == ENC_LEGACY && insn->map == 0 && insn->opcode >= 0xa0 && insn->opcode <= 0xa3;
     for (unsigned i = 0; i < insn->imm_count && !moffs; i++)
         emit_bytes(&t->e, (const uint8_t *)&insn->imm[i], insn->imm_len[i]);
+    t->native_borrowed_count = (uint8_t)r.borrowed_count;
+    memcpy(t->native_borrowed, r.borrowed, sizeof(r.borrowed));
     write_back(t, &r, insn);
 }
 

@@ -298,6 +298,8 @@ static bool traps(const struct tr *t, unsigned i)
 static void note_trap(struct tr *t, struct bt_trap_at *at, uint16_t code)
 {
     *at = (struct bt_trap_at){.code = code, .end = tr_code_offset(t, t->e.p), .guest = t->off[t->i]};
+    at->borrowed_count = t->native_borrowed_count;
+    memcpy(at->borrowed, t->native_borrowed, sizeof(at->borrowed));
     if (t->native_flags_saved)
         at->fault = BT_FAULT_FLAGS_SAVED;
     else if (!t->native_flags_host && t->native_producer >= 0 && tr_may_trap(&t->insn[t->i]))
@@ -333,6 +335,7 @@ static void emit_body(struct tr *t)
         uint16_t code = tr_code_offset(t, t->e.p);
         t->native_flags_host = true;
         t->native_flags_saved = false;
+        t->native_borrowed_count = 0;
         tr_check_early(t);
         if (t->form[t->i] == FORM_OP)
             tr_exit_op(t, insn, t->op[t->i], t->heavy[t->i]);

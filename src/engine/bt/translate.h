@@ -144,7 +144,8 @@ struct tr {
      * native_producer. */
     bool native_flags_host, native_flags_saved;
     int native_producer;
-    bool ended; /* an exit has been emitted */
+    uint8_t native_borrowed[BT_SPILLS], native_borrowed_count; /* as struct bt_trap_at has them */
+    bool ended;                                                /* an exit has been emitted */
     struct stub stub[BT_STUBS_MAX];
     unsigned stub_count;
 };
