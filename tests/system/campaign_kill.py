@@ -33,7 +33,14 @@ def record(worker, number):
 
 def check(disk):
     """Fails if qemu-img check finds an error; gives the number of leaked clusters, which a killed writer may leave."""
-    p = subprocess.run(["qemu-img", "check", "--output", "json", disk], stdout=subprocess.PIPE, check=False)
+    deadline = time.monotonic() + 30
+    while True:
+        p = subprocess.run(["qemu-img", "check", "--output", "json", disk], capture_output=True, check=False)
+        # The host may still be at ending the killed process, and its locks go last.
+        if b"lock" not in p.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    sys.stderr.write(p.stderr.decode(errors="replace"))
     result = json.loads(p.stdout)
     if p.returncode not in (0, 3) or result.get("corruptions") or result.get("check-errors"):
         raise AssertionError(f"qemu-img check of {disk} gave {p.returncode}: {result}")
