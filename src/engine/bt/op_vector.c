@@ -92,10 +92,10 @@ static unsigned maskmov_size(const struct x86_insn *in)
     return packed_double || in->rex_w ? 8 : 4;
 }
 
-/* The whole vector is one operand: the address size cuts its offset, not those of its elements. */
+/* Each element is an access of its own, whose offset the address size cuts. */
 static uint64_t element_address(const struct bt_cpu *cpu, const struct x86_insn *in, unsigned offset)
 {
-    return bt_effective_address(cpu, in) + offset;
+    return bt_zext(bt_effective_address(cpu, in) + offset, in->addrsize);
 }
 
 bool bt_op_maskmov_load(struct bt_cpu *cpu, const struct bt_op *op)
