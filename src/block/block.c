@@ -98,7 +98,7 @@ void block_close(struct block *b)
 /* 0, or why the request cannot be: a negative errno. */
 static int check_request(const struct block *b, const struct block_request *req)
 {
-    if (req->op == BLOCK_FLUSH)
+    if (req->op == BLOCK_FLUSH || req->op == BLOCK_PUT_OVERLAY)
         return 0;
     if ((req->offset | req->length) & 511)
         return -EINVAL;
@@ -124,7 +124,7 @@ void block_submit(struct block_request *req)
     struct block *b = req->block;
     int r = check_request(b, req);
     b->in_flight++;
-    if (r < 0 || (req->op != BLOCK_FLUSH && req->length == 0))
+    if (r < 0 || (req->op != BLOCK_FLUSH && req->op != BLOCK_PUT_OVERLAY && req->length == 0))
         block_complete(req, r);
     else
         worker_push(b->worker, req);

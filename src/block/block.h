@@ -14,8 +14,16 @@
 struct error;
 struct loop;
 struct block;
+struct layer;
 
-enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
+enum block_op {
+    BLOCK_READ,
+    BLOCK_WRITE,
+    BLOCK_FLUSH,
+    BLOCK_DISCARD,
+    BLOCK_WRITE_ZEROES,
+    BLOCK_PUT_OVERLAY, /* block_overlay_put's own */
+};
 
 /*
  * One request. Owned by the submitter, untouched by it until `done` was called. `done` runs on the thread of
@@ -39,7 +47,8 @@ struct block_request {
 
 enum block_flags {
     BLOCK_READONLY = 1,
-    BLOCK_NO_LOCK = 2, /* only for read-only backing files and tools */
+    BLOCK_NO_LOCK = 2,    /* only for read-only backing files and tools */
+    BLOCK_NO_BACKING = 4, /* the caller puts the layer on what is open already */
 };
 
 struct block_info {
@@ -75,6 +84,19 @@ void block_drain(struct block *block);
 bool block_resize(struct block *block, uint64_t size, struct error **err);
 
 void block_get_info(const struct block *block, struct block_info *info);
+
+/*
+ * A new top for an image that is open for writing: a qcow2 overlay, made beforehand, whose backing file is
+ * the image's file. Opening it touches nothing else. NULL and *err on failure. Lock held.
+ */
+struct layer *block_overlay_open(struct block *block, const char *path, struct error **err);
+/* Gives up one that was not put. NULL is fine. */
+void block_overlay_close(struct layer *overlay);
+/*
+ * Puts it on top: the file below is finished and from then on only read, so that others may read it as well.
+ * On failure the image is as it was and the overlay still the caller's. Nothing in flight; lock held.
+ */
+bool block_overlay_put(struct block *block, struct layer *overlay, struct error **err);
 
 /* Creates an image file (must not exist). backing may be NULL; backing_format is required with it. Removes
  * what it made on failure. */

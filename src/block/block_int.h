@@ -64,6 +64,10 @@ struct block_ops {
      * NULL. */
     bool (*poll)(struct layer *layer);
 
+    /* Writes back what is left, so that the file needs no change any more unless there are further writes. 0
+     * or a negative errno. Nothing in flight. NULL: nothing is ever left. */
+    int (*settle)(struct layer *layer);
+
     /* Nothing in flight. */
     bool (*resize)(struct layer *layer, uint64_t size, struct error **err);
 
@@ -108,8 +112,9 @@ struct block {
     int done_fd;        /* eventfd: the I/O thread finished requests; watched by the loop */
     unsigned in_flight; /* submitted, `done` not called; under the loop's lock */
     struct worker *worker;
-    struct aio *aio; /* the worker's; I/O thread only */
-    bool broken;     /* metadata was found damaged: no more writes. I/O thread only */
+    struct aio *aio;       /* the worker's; I/O thread only */
+    struct layer *overlay; /* about to become the top (block_overlay_put); NULL: none */
+    bool broken;           /* metadata was found damaged: no more writes. I/O thread only */
 };
 
 /* layer.c: opens one file and, below it, its backing files. `above` is the layer it backs, NULL for the top.
@@ -129,6 +134,11 @@ char *layer_backing_path(const char *path, const char *name, struct error **err)
 
 /* lock.c: takes the image lock on fd. */
 bool image_lock(int fd, const char *path, bool readonly, struct error **err);
+/* Keeps of a lock for writing what one for reading is. */
+void image_lock_to_readonly(int fd);
+
+/* overlay.c: makes block->overlay the top. 0 or a negative errno. I/O thread. */
+int layer_put_overlay(struct block *block);
 
 /* worker.c: hands a finished request back to the loop's thread. I/O thread. */
 void block_complete(struct block_request *req, int result);

@@ -142,7 +142,7 @@ char *layer_backing_path(const char *path, const char *name, struct error **err)
 
 static bool open_backing(struct layer *l, unsigned flags, struct error **err)
 {
-    if (!l->backing_name)
+    if (!l->backing_name || (flags & BLOCK_NO_BACKING))
         return true;
     cleanup(mem) char *path = layer_backing_path(l->path, l->backing_name, err);
     if (!path)

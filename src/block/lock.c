@@ -18,10 +18,10 @@
 enum { PERM_CONSISTENT_READ = 1, PERM_WRITE = 2, PERM_WRITE_UNCHANGED = 4, PERM_RESIZE = 8, PERM_COUNT = 4 };
 enum { USED_BASE = 100, DENIED_BASE = 200 };
 
-static bool lock_bytes(int fd, off_t base, unsigned perms)
+static bool lock_bytes(int fd, short type, off_t base, unsigned perms)
 {
     for (int i = 0; i < PERM_COUNT; i++) {
-        struct flock fl = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + i, .l_len = 1};
+        struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = base + i, .l_len = 1};
         if ((perms & BIT(i)) && fcntl(fd, F_OFD_SETLK, &fl) < 0)
             return false;
     }
@@ -39,6 +39,12 @@ static bool held_by_other(int fd, off_t base, unsigned perms)
     return false;
 }
 
+void image_lock_to_readonly(int fd)
+{
+    lock_bytes(fd, F_UNLCK, USED_BASE, PERM_WRITE | PERM_RESIZE);
+    lock_bytes(fd, F_UNLCK, DENIED_BASE, PERM_WRITE_UNCHANGED);
+}
+
 bool image_lock(int fd, const char *path, bool readonly, struct error **err)
 {
     unsigned used = PERM_CONSISTENT_READ, denied = PERM_WRITE | PERM_RESIZE;
@@ -46,7 +52,7 @@ bool image_lock(int fd, const char *path, bool readonly, struct error **err)
         used |= PERM_WRITE | PERM_RESIZE;
         denied |= PERM_WRITE_UNCHANGED;
     }
-    if (!lock_bytes(fd, USED_BASE, used) || !lock_bytes(fd, DENIED_BASE, denied)) {
+    if (!lock_bytes(fd, F_RDLCK, USED_BASE, used) || !lock_bytes(fd, F_RDLCK, DENIED_BASE, denied)) {
         if (errno == EAGAIN || errno == EACCES) {
             error_set(err, EBUSY, "image '%s' is in use by another program", path);
             return false;

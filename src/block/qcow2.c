@@ -177,21 +177,27 @@ int qcow2_begin_change(struct qcow2 *q)
 
 /* Gives back the room by which the file was extended ahead of need, and clears the dirty bit once all else is
  * durable. */
-static void finish(struct qcow2 *q)
+static int qcow2_settle(struct layer *l)
 {
+    struct qcow2 *q = l->format;
     uint64_t end = q->fresh << q->cluster_bits;
+    if (!q->changed)
+        return 0;
     if (end < q->file_end && sys.ftruncate(q->fd, (off_t)end) < 0)
-        return;
+        return -errno;
+    q->file_end = MIN(q->file_end, end);
     if (!file_is_nameless(q->fd) && sys.fdatasync(q->fd) < 0)
-        return;
-    qcow2_write_features(q, q->incompatible & ~INCOMPAT_DIRTY);
+        return -errno;
+    int r = qcow2_write_features(q, q->incompatible & ~INCOMPAT_DIRTY);
+    q->changed = r < 0;
+    return r;
 }
 
 static void qcow2_close(struct layer *l)
 {
     struct qcow2 *q = l->format;
     if (q->changed && !l->block->broken)
-        finish(q);
+        qcow2_settle(l);
     qcow2_free(q);
 }
 
@@ -205,6 +211,7 @@ const struct block_ops qcow2_ops = {
     .read = qcow2_read,
     .submit = qcow2_submit,
     .poll = qcow2_poll,
+    .settle = qcow2_settle,
     .resize = qcow2_resize,
     .close = qcow2_close,
     .create = qcow2_create,

@@ -301,7 +301,8 @@ static void run(struct qcow2_op *op)
         start_zero(op);
         break;
     case BLOCK_FLUSH:
-        break; /* ends without an op: see worker.c */
+    case BLOCK_PUT_OVERLAY:
+        break; /* end without an op: see worker.c */
     }
 }
 

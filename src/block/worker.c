@@ -103,6 +103,8 @@ static void start(struct block *b, struct block_request *req)
         top->ops->read(top, req);
     else if (req->op == BLOCK_READ || req->op == BLOCK_FLUSH)
         start_simple(b, req);
+    else if (req->op == BLOCK_PUT_OVERLAY)
+        block_complete(req, layer_put_overlay(b));
     else if (b->broken)
         block_complete(req, -EIO);
     else
