@@ -577,9 +577,7 @@ void board_free(struct board *b)
         close(b->signal_fd);
     }
     free_devices(b);
-    for (unsigned i = 0; i < ARRAY_SIZE(b->disk); i++)
-        block_close(b->disk[i].block);
-    save_disks_keep_marks(b);
+    save_disks_close(b);
     machine_unlock(&b->m);
     if (b->engine)
         b->ops->close(b->engine);

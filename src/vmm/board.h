@@ -21,6 +21,7 @@
 
 struct block;
 struct error;
+struct layer;
 struct qmp;
 struct save_job;
 struct saved_check;
@@ -62,6 +63,7 @@ struct board {
     struct board_disk {
         struct block *block;
         struct device *device;
+        struct layer *overlay; /* becomes the block's top when the machine is saved; NULL: none */
         int64_t
             mark; /* save_disks.c: the time of the last write if nothing was written since; 0: not known */
     } disk[OPTIONS_LIST_MAX]; /* as in config->disk */

@@ -38,6 +38,16 @@ struct control_save {
     uint64_t pause_ns;     /* for which the machine stood still */
 };
 
+/* What to save, and the disks that get a new, empty top layer at the moment that is saved. */
+#define CONTROL_OVERLAYS_MAX 64
+struct control_save_order {
+    const char *path;
+    struct control_overlay {
+        const char *device, *file; /* of the disk; of its overlay, made beforehand */
+    } overlay[CONTROL_OVERLAYS_MAX];
+    unsigned overlay_count;
+};
+
 struct control_ops {
     /* QEMU's name of the run state: "running", "paused", "shutdown", "guest-panicked", "internal-error", ...
      */
@@ -64,9 +74,10 @@ struct control_ops {
 
     /*
      * Begins to save the machine, which stands still until its state and memory have been taken; false and
-     * *err when it cannot be begun. The event RUCHE_SAVE tells the end.
+     * *err when it cannot be begun. A save that fails may have put the new layers on its disks all the same,
+     * which changes nothing of what they hold. The event RUCHE_SAVE tells the end.
      */
-    bool (*save)(void *opaque, const char *path, struct error **err);
+    bool (*save)(void *opaque, const struct control_save_order *order, struct error **err);
     void (*save_cancel)(void *opaque); /* takes effect soon */
     void (*save_info)(void *opaque, struct control_save *info);
 };

@@ -373,7 +373,7 @@ static void save_done(struct board *b, const struct error *failure)
 static const struct save_ops save_ops = {
     .hold = hold, .let_go = let_go, .take = take_moment, .done = save_done};
 
-static bool control_save(void *opaque, const char *path, struct error **err)
+static bool control_save(void *opaque, const struct control_save_order *order, struct error **err)
 {
     struct board *b = opaque;
 
@@ -381,11 +381,11 @@ static bool control_save(void *opaque, const char *path, struct error **err)
         return error_set(err, EBUSY, "cannot save the machine: %s",
                          b->save ? "it is being saved" : "it has stopped"),
                false;
-    struct save_job *job = save_prepare(b, path, err);
+    struct save_job *job = save_prepare(b, order, err);
     if (!job)
         return false;
     b->last_save = (struct control_save){.status = "active"};
-    snprintf(b->last_save.path, sizeof(b->last_save.path), "%s", path);
+    snprintf(b->last_save.path, sizeof(b->last_save.path), "%s", order->path);
     b->save = job;
     if (save_start(job, &save_ops, err))
         return true;

@@ -36,7 +36,7 @@ struct save_job {
     struct error *failure;
 };
 
-struct save_job *save_prepare(struct board *b, const char *path, struct error **err)
+struct save_job *save_prepare(struct board *b, const struct control_save_order *order, struct error **err)
 {
     if (!save_disks_check(b, err))
         return NULL;
@@ -47,28 +47,28 @@ struct save_job *save_prepare(struct board *b, const char *path, struct error **
     }
     job->board = b;
     sem_init(&job->turn, 0, 0);
-    if (!save_writer_open(&job->writer, path, err)) {
-        free(job);
-        return NULL;
+    if (save_writer_open(&job->writer, order->path, err)) {
+        if (save_overlays_open(b, order, err))
+            return job;
+        save_writer_close(&job->writer);
     }
-    return job;
+    sem_destroy(&job->turn);
+    free(job);
+    return NULL;
 }
 
 static bool describe(struct save_job *job, struct error **err)
 {
     struct board *b = job->board;
     struct saved_identity id = {.cpu = b->cpu};
-    const char *format[OPTIONS_LIST_MAX];
+    struct block_info disk[OPTIONS_LIST_MAX];
 
     memcpy(id.uuid, b->m.uuid, sizeof(id.uuid));
     if (!save_disks_settle(b, &id, err))
         return false;
-    for (unsigned i = 0; i < id.disk_count; i++) {
-        struct block_info info;
-        block_get_info(b->disk[i].block, &info);
-        format[i] = info.format;
-    }
-    job->description = save_describe(b->config, &id, format, err);
+    for (unsigned i = 0; i < id.disk_count; i++)
+        block_get_info(b->disk[i].block, &disk[i]);
+    job->description = save_describe(b->config, &id, disk, err);
     return job->description != NULL;
 }
 
@@ -145,7 +145,7 @@ bool save_take(struct save_job *job, struct error **err)
     if (!describe(job, err) || !save_state(job->board, &job->state, err))
         return false;
     fetch_dirty(job, &job->pages);
-    return write_dirty(job, err);
+    return write_dirty(job, err) && save_overlays_put(job->board, err);
 }
 
 static void post_take(void *opaque)
@@ -249,6 +249,7 @@ void save_free(struct save_job *job)
     sem_destroy(&job->turn);
     for (unsigned i = 0; i < GUEST_REGION_MAX; i++)
         free(job->dirty[i]);
+    save_overlays_close(job->board);
     save_writer_close(&job->writer);
     save_memory_free(&job->memory);
     state_buf_free(&job->state);

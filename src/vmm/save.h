@@ -24,10 +24,10 @@ struct save_job;
 /* Saving; main loop with the machine lock held. */
 
 /*
- * Looks whether this machine can be saved to `path`, and opens the file; the machine may run. NULL and *err
- * when it cannot.
+ * Looks whether this machine can be saved so, and opens the file and the overlays; the machine may run. NULL
+ * and *err when it cannot.
  */
-struct save_job *save_prepare(struct board *b, const char *path, struct error **err);
+struct save_job *save_prepare(struct board *b, const struct control_save_order *order, struct error **err);
 /* What a save asks of the machine's life; on the main loop. */
 struct save_ops {
     /* No vCPU runs between these two. */
@@ -41,7 +41,7 @@ struct save_ops {
 /* Begins, on a thread of its own. False and *err when it could not; then neither `take` nor `done` is called.
  */
 bool save_start(struct save_job *job, const struct save_ops *ops, struct error **err);
-/* Takes what changes when the machine goes on. Frozen. */
+/* Takes what changes when the machine goes on, and puts the overlays on its disks. Frozen. */
 bool save_take(struct save_job *job, struct error **err);
 /* Makes it end soon, as cancelled. */
 void save_cancel(struct save_job *job);
@@ -59,8 +59,17 @@ bool save_disks_flush(struct board *b, struct error **err);
 bool save_disks_settle(struct board *b, struct saved_identity *id, struct error **err);
 /* The machine goes on: the marks mean nothing any more. */
 void save_disks_forget(struct board *b);
-/* After the images were closed, which may write to them without changing what the guest sees. */
-void save_disks_keep_marks(struct board *b);
+/* Closes the images, which may write to them without changing what the guest sees: the marks stay. */
+void save_disks_close(struct board *b);
+
+/* save_overlays.c: new top layers for disks, at the moment that is saved. */
+
+/* Opens those that are asked for; none is open on failure. */
+bool save_overlays_open(struct board *b, const struct control_save_order *order, struct error **err);
+/* Puts them on their disks, after everything else has been taken. Frozen. */
+bool save_overlays_put(struct board *b, struct error **err);
+/* Those that were not put. */
+void save_overlays_close(struct board *b);
 
 /* Restoring. */
 

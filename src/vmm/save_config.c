@@ -48,14 +48,14 @@ static json_t *describe_modules(const struct machine_config *c)
 }
 
 static json_t *describe_disks(const struct machine_config *c, const struct saved_identity *id,
-                              const char *const format[])
+                              const struct block_info disk[])
 {
     json_t *list = json_array();
 
     for (unsigned i = 0; i < c->disk_count; i++)
-        json_array_append_new(list, json_pack("{s:o, s:s, s:b, s:I, s:I}", "file", absolute(c->disk[i].path),
-                                              "format", format[i], "readonly", c->disk[i].readonly, "size",
-                                              (json_int_t)id->disk[i].size, "changed",
+        json_array_append_new(list, json_pack("{s:o, s:s, s:b, s:I, s:I}", "file", absolute(disk[i].path),
+                                              "format", disk[i].format, "readonly", c->disk[i].readonly,
+                                              "size", (json_int_t)id->disk[i].size, "changed",
                                               (json_int_t)id->disk[i].changed));
     return complete(list, c->disk_count);
 }
@@ -94,14 +94,14 @@ static json_t *describe_uuid(const uint8_t uuid[16])
 }
 
 static json_t *describe_machine(const struct machine_config *c, const struct saved_identity *id,
-                                const char *const format[])
+                                const struct block_info disk[])
 {
     /* A descriptor means nothing to another process. */
     const char *serial = c->serial && strncmp(c->serial, "fd:", 3) != 0 ? c->serial : "stdio";
     json_t *o =
         json_pack("{s:o, s:i, s:I, s:o, s:o, s:o, s:o, s:s, s:b}", "uuid", describe_uuid(id->uuid),
                   "processors", (int)c->cpus, "memory", (json_int_t)c->memory, "modules", describe_modules(c),
-                  "disks", describe_disks(c, id, format), "networks", describe_nets(c), "devices",
+                  "disks", describe_disks(c, id, disk), "networks", describe_nets(c), "devices",
                   describe_devices(c), "serial", serial, "no-reboot", c->no_reboot);
     bool ok = o != NULL;
 
@@ -120,10 +120,10 @@ static json_t *describe_machine(const struct machine_config *c, const struct sav
 }
 
 char *save_describe(const struct machine_config *config, const struct saved_identity *id,
-                    const char *const format[], struct error **err)
+                    const struct block_info disk[], struct error **err)
 {
     cleanup(json) json_t *o =
-        json_pack("{s:s, s:o, s:o}", "ruche", RUCHE_VERSION, "machine", describe_machine(config, id, format),
+        json_pack("{s:s, s:o, s:o}", "ruche", RUCHE_VERSION, "machine", describe_machine(config, id, disk),
                   "processor", save_describe_cpu(&id->cpu));
     char *text = o ? json_dumps(o, JSON_INDENT(1) | JSON_ENSURE_ASCII) : NULL;
 

@@ -10,10 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "block/block.h"
 #include "vmm/options.h"
 #include "x86/cpuid.h"
 
-struct block_info;
 struct error;
 
 /* A disk that a saved machine goes on with. */
@@ -31,11 +31,11 @@ struct saved_identity {
 };
 
 /*
- * The description as text, which the caller frees. `format` is what each disk turned out to be. NULL and *err
- * when a name is not UTF-8 or memory is short.
+ * The description as text, which the caller frees. `disk` is what each disk is now. NULL and *err when a name
+ * is not UTF-8 or memory is short.
  */
 char *save_describe(const struct machine_config *config, const struct saved_identity *id,
-                    const char *const format[], struct error **err);
+                    const struct block_info disk[], struct error **err);
 
 /*
  * Reads a description. What *config holds already takes the place of what was saved: engine, name, serial

@@ -7,10 +7,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/util.h"
 #include "block/block.h"
@@ -24,10 +26,19 @@ static int64_t to_ns(struct timespec t)
     return (int64_t)t.tv_sec * NS_PER_SECOND + t.tv_nsec;
 }
 
+/* Of the image that disk `i` writes to now. Until that is closed or gets a new layer. */
+static const char *disk_path(const struct board *b, unsigned i)
+{
+    struct block_info info;
+
+    block_get_info(b->disk[i].block, &info);
+    return info.path;
+}
+
 bool save_disks_check(struct board *b, struct error **err)
 {
     for (unsigned i = 0; i < b->config->disk_count; i++) {
-        const char *path = b->config->disk[i].path;
+        const char *path = disk_path(b, i);
         struct stat st;
         if (stat(path, &st) < 0)
             return error_set_errno(err, errno,
@@ -79,7 +90,7 @@ static void set_last_change(const char *path, int64_t ns)
 bool save_disks_flush(struct board *b, struct error **err)
 {
     for (unsigned i = 0; i < b->config->disk_count; i++)
-        if (!flush(b->disk[i].block, b->config->disk[i].path, err))
+        if (!flush(b->disk[i].block, disk_path(b, i), err))
             return false;
     return true;
 }
@@ -90,7 +101,7 @@ bool save_disks_settle(struct board *b, struct saved_identity *id, struct error 
         return false;
     id->disk_count = b->config->disk_count;
     for (unsigned i = 0; i < id->disk_count; i++) {
-        const char *path = b->config->disk[i].path;
+        const char *path = disk_path(b, i);
         struct board_disk *disk = &b->disk[i];
         struct block_info info;
         struct timespec now;
@@ -110,9 +121,13 @@ void save_disks_forget(struct board *b)
         b->disk[i].mark = 0;
 }
 
-void save_disks_keep_marks(struct board *b)
+void save_disks_close(struct board *b)
 {
-    for (unsigned i = 0; i < b->config->disk_count; i++)
-        if (b->disk[i].mark && !b->config->disk[i].readonly)
-            set_last_change(b->config->disk[i].path, b->disk[i].mark);
+    for (unsigned i = 0; i < ARRAY_SIZE(b->disk) && b->disk[i].block; i++) {
+        struct board_disk *disk = &b->disk[i];
+        cleanup(mem) char *path = strdup(disk_path(b, i));
+        block_close(disk->block);
+        if (disk->mark && path && !b->config->disk[i].readonly)
+            set_last_change(path, disk->mark);
+    }
 }

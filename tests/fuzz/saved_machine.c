@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "block/block.h"
 #include "core/engine.h"
 #include "core/state_x86.h"
 #include "vmm/save.h"
@@ -33,11 +34,11 @@ static void try_description(const uint8_t *data, size_t size)
     memset(&id, 0, sizeof(id));
     config.ready_fd = -1;
     if (saved_read_description((const char *)data, size, &config, &id, &err)) {
-        const char *format[OPTIONS_LIST_MAX];
+        struct block_info disk[OPTIONS_LIST_MAX];
         for (unsigned i = 0; i < OPTIONS_LIST_MAX; i++)
-            format[i] = "raw";
+            disk[i] = (struct block_info){.format = "raw", .path = config.disk[i].path};
         saved_check_cpu(&id.cpu, NULL);
-        free(save_describe(&config, &id, format, NULL));
+        free(save_describe(&config, &id, disk, NULL));
     } else if (!err) {
         abort();
     }

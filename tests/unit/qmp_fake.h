@@ -102,14 +102,19 @@ static inline bool fake_chardev_info(void *opaque, unsigned index, struct contro
     return index == 0;
 }
 
-static inline bool fake_save(void *opaque, const char *path, struct error **err)
+static inline bool fake_save(void *opaque, const struct control_save_order *order, struct error **err)
 {
     if (((struct fake_machine *)opaque)->refuse) {
         error_set(err, EBUSY, "refused");
         return false;
     }
     fake_note(opaque, "save ");
-    fake_note(opaque, path);
+    fake_note(opaque, order->path);
+    for (unsigned i = 0; i < order->overlay_count; i++) {
+        fake_note(opaque, " ");
+        fake_note(opaque, order->overlay[i].device);
+        fake_note(opaque, order->overlay[i].file);
+    }
     return true;
 }
 

@@ -143,6 +143,17 @@ static void saving(void **state)
     expect(true, "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": 1}}", "wants the argument 'path'");
     expect(true, "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"/x\", \"y\": 1}}",
            "Parameter 'y' is unexpected");
+    request = "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"/x/y\", \"overlays\": [{\"device\": "
+              "\"disk0\", \"snapshot-file\": \"/new\"}]}}";
+    json_decref(qmp_answer(&fake_ops, &fake, request, strlen(request), &negotiated));
+    assert_string_equal(fake.calls, "save /x/ysave /x/y disk0/new");
+    expect(true, "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"/x\", \"overlays\": 1}}",
+           "'overlays' is no list of at most 64");
+    expect(
+        true,
+        "{\"execute\": \"ruche-save\", \"arguments\": {\"path\": \"/x\", \"overlays\": [{\"device\": \"d\", "
+        "\"snapshot-file\": \"relative\"}]}}",
+        "an absolute file name");
     expect(true, "{\"execute\": \"ruche-save-cancel\"}", "{\"return\": {}}");
     expect(true, "{\"execute\": \"query-ruche-save\"}",
            "{\"bytes\": 5, \"error\": \"the disk is full\", \"path\": \"/saved\", \"pause\": 3, "
