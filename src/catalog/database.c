@@ -30,6 +30,23 @@ static const char *const migrations[] = {
     " created TEXT NOT NULL," /* UTC, as 2026-01-31T12:00:00Z */
     " config TEXT NOT NULL"   /* as machine.schema.json has it */
     ") STRICT;",
+    "CREATE TABLE snapshot ("
+    " id TEXT PRIMARY KEY NOT NULL," /* a UUID; also of its folder */
+    " machine TEXT NOT NULL REFERENCES machine (uuid) ON DELETE CASCADE,"
+    " parent TEXT REFERENCES snapshot (id)," /* NULL: none */
+    " name TEXT NOT NULL,"
+    " created TEXT NOT NULL,"
+    " description TEXT NOT NULL,"
+    " config TEXT NOT NULL,"
+    " disk TEXT NOT NULL,"      /* the layer that it ends with, a name in the machine's folder */
+    " memory INTEGER NOT NULL," /* whether there is a saved machine in its folder */
+    " UNIQUE (machine, name)"
+    ") STRICT;"
+    /* The layer that it writes to; the snapshot that it is based on; whether its next start goes on from
+     * there. */
+    "ALTER TABLE machine ADD COLUMN disk TEXT NOT NULL DEFAULT 'disk.qcow2';"
+    "ALTER TABLE machine ADD COLUMN snapshot TEXT REFERENCES snapshot (id);"
+    "ALTER TABLE machine ADD COLUMN resume INTEGER NOT NULL DEFAULT 0;",
 };
 const int database_version = ARRAY_SIZE(migrations);
 
@@ -220,6 +237,12 @@ bool database_run(struct database *db, const char *sql, const char *const text[]
 {
     cleanup(statement) sqlite3_stmt *s = database_query(db, sql, text, count, err);
     return s && database_step(db, s, err) >= 0;
+}
+
+char *database_text(sqlite3_stmt *row, int index)
+{
+    const unsigned char *text = sqlite3_column_text(row, index);
+    return text ? catalog_format("%s", (const char *)text) : NULL;
 }
 
 void statement_cleanup(sqlite3_stmt **statement)

@@ -43,6 +43,9 @@ int database_step(struct database *db, sqlite3_stmt *statement, struct error **e
 bool database_run(struct database *db, const char *sql, const char *const text[], int count,
                   struct error **err);
 
+/* A column of the row that the statement is at; owned by the caller. NULL stays NULL. */
+char *database_text(sqlite3_stmt *row, int index);
+
 /* For `cleanup(statement)`. */
 void statement_cleanup(sqlite3_stmt **statement);
 

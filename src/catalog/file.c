@@ -3,12 +3,14 @@
 #include "catalog/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -26,6 +28,33 @@ char *catalog_format(const char *fmt, ...)
         _exit(125);
     }
     return s;
+}
+
+void catalog_time(char text[CATALOG_TIME_SIZE])
+{
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(text, CATALOG_TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+}
+
+bool catalog_sync(const char *path, struct error **err)
+{
+    cleanup(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && fsync(fd) == 0)
+        return true;
+    return error_set_errno(err, errno, "write '%s' to disk", path), false;
+}
+
+int catalog_lock(const char *path, struct error **err)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    cleanup(fd) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_set_errno(err, errno, "open '%s'", path), -1;
+    if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
+        return steal_fd(&fd);
+    bool held = errno == EAGAIN || errno == EACCES;
+    return error_set_errno(err, held ? EBUSY : errno, "lock '%s'", path), -1;
 }
 
 /* Makes every missing folder of an absolute path. */

@@ -34,6 +34,17 @@ char *catalog_absolute(const char *path, struct error **err);
  * writer at a time. */
 bool catalog_write_json(const char *path, const json_t *value, struct error **err);
 
+/* Now, UTC, as 2026-01-31T12:00:00Z. */
+#define CATALOG_TIME_SIZE 21
+void catalog_time(char text[CATALOG_TIME_SIZE]);
+
+/* Has the host keep a file or a folder with the names in it, also when it fails. */
+bool catalog_sync(const char *path, struct error **err);
+
+/* Takes the lock that a file is, made when missing; a descriptor to hold it by, or -1 with *err, whose code
+ * is EBUSY when another has it. */
+int catalog_lock(const char *path, struct error **err);
+
 /* asprintf that cannot fail short of memory, in which case it ends the program. */
 char *catalog_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -269,10 +269,8 @@ static bool describe(const struct image_draft *draft, const char *recipe_sha256,
     cleanup(mem) char *description = cmdline ? first_line(draft, "description", err) : NULL;
     if (!description)
         return false;
-    char created[32];
-    time_t now = time(NULL);
-    struct tm utc;
-    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    char created[CATALOG_TIME_SIZE];
+    catalog_time(created);
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I}", "name", draft->name,
                           "description", description, "created", created, "disk", files[0], "kernel",
                           files[1], "initrd", files[2], "cmdline", cmdline, "disk_sha256", sums[0],

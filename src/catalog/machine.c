@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -21,7 +20,8 @@
 #include "catalog/machine_state.h"
 #include "catalog/overlay.h"
 
-#define COLUMNS "SELECT uuid, name, created, config FROM machine "
+#define COLUMNS    "SELECT uuid, name, created, config, disk, snapshot, resume FROM machine "
+#define FIRST_DISK "disk.qcow2"
 
 void machine_release(struct machine *m)
 {
@@ -29,6 +29,8 @@ void machine_release(struct machine *m)
     free(m->name);
     free(m->created);
     free(m->dir);
+    free(m->disk);
+    free(m->snapshot);
     json_decref(m->config);
     *m = (struct machine){0};
 }
@@ -44,17 +46,16 @@ static char *folder_of(const char *uuid, struct error **err)
     return dir ? catalog_format("%s/%s", dir, uuid) : NULL;
 }
 
-static char *column(sqlite3_stmt *row, int index)
-{
-    const unsigned char *text = sqlite3_column_text(row, index);
-    return catalog_format("%s", text ? (const char *)text : "");
-}
-
 /* From a row of COLUMNS. */
 static bool read_row(sqlite3_stmt *row, struct machine *m, struct error **err)
 {
-    struct machine new = {.uuid = column(row, 0), .name = column(row, 1), .created = column(row, 2)};
-    cleanup(mem) char *text = column(row, 3);
+    struct machine new = {.uuid = database_text(row, 0),
+                          .name = database_text(row, 1),
+                          .created = database_text(row, 2),
+                          .disk = database_text(row, 4),
+                          .snapshot = database_text(row, 5),
+                          .resume = sqlite3_column_int(row, 6) != 0};
+    cleanup(mem) char *text = database_text(row, 3);
     struct error *why = NULL;
     json_error_t bad;
     new.config = json_loads(text, 0, &bad);
@@ -83,7 +84,7 @@ static bool find_by_beginning(struct database *db, const char *word, struct mach
         error_set(err, ENOENT, "there is no machine '%s' (ruche ls -a lists those there are)", word);
     if (found <= 0)
         return false;
-    cleanup(mem) char *first = column(s, 1);
+    cleanup(mem) char *first = database_text(s, 1);
     struct error *why = NULL;
     struct machine one = {0};
     bool ok = read_row(s, &one, &why);
@@ -151,11 +152,10 @@ void machine_list_free(struct machine *machines, size_t count)
 
 char *machine_disk(const struct machine *m)
 {
-    return catalog_format("%s/disk.qcow2", m->dir);
+    return catalog_format("%s/%s", m->dir, m->disk);
 }
 
-/* The configuration as the catalogue has it. */
-static char *config_text(const json_t *config, struct error **err)
+char *machine_config_text(const json_t *config, struct error **err)
 {
     if (!config_check(config, err))
         return NULL;
@@ -167,7 +167,7 @@ static char *config_text(const json_t *config, struct error **err)
 
 static bool insert(struct database *db, const struct machine *m, struct error **err)
 {
-    cleanup(mem) char *config = config_text(m->config, err);
+    cleanup(mem) char *config = machine_config_text(m->config, err);
     const char *const values[] = {m->uuid, m->name, m->created, config};
     struct error *why = NULL;
     if (!config)
@@ -208,16 +208,15 @@ static bool make(struct database *db, const struct machine *m, const struct imag
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
                     struct machine *m, struct error **err)
 {
-    char uuid[UUID_TEXT_SIZE], created[32];
-    time_t now = time(NULL);
-    struct tm utc;
+    char uuid[UUID_TEXT_SIZE], created[CATALOG_TIME_SIZE];
     if (!catalog_name_check(name, err) || !identity_uuid(uuid, err))
         return false;
-    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    catalog_time(created);
     struct machine new = {.uuid = catalog_format("%s", uuid),
                           .name = catalog_format("%s", name),
                           .created = catalog_format("%s", created),
                           .dir = folder_of(uuid, err),
+                          .disk = catalog_format(FIRST_DISK),
                           .config = json_deep_copy(config)};
     if (new.dir && make(db, &new, image, err)) {
         *m = new;
@@ -229,7 +228,7 @@ bool machine_create(struct database *db, const char *name, const json_t *config,
 
 bool machine_update(struct database *db, const struct machine *m, struct error **err)
 {
-    cleanup(mem) char *config = config_text(m->config, err);
+    cleanup(mem) char *config = machine_config_text(m->config, err);
     const char *const values[] = {m->uuid, config};
     return config && database_run(db, "UPDATE machine SET config = ?2 WHERE uuid = ?1", values, 2, err);
 }
@@ -306,5 +305,5 @@ char *machine_on_image(struct database *db, const char *image, struct error **er
     cleanup(statement) sqlite3_stmt *s = database_query(
         db, "SELECT name FROM machine WHERE json_extract(config, '$.image.name') = ?1 ORDER BY name LIMIT 1",
         &image, 1, err);
-    return s && database_step(db, s, err) == 1 ? column(s, 0) : NULL;
+    return s && database_step(db, s, err) == 1 ? database_text(s, 0) : NULL;
 }

@@ -23,6 +23,9 @@ struct machine {
     char *created;  /* UTC, as 2026-01-31T12:00:00Z */
     char *dir;      /* its folder, absolute */
     json_t *config; /* has the form of machine.schema.json */
+    char *disk;     /* the layer of its disk that it writes to, a name in the folder */
+    char *snapshot; /* that it is based on, by its id; NULL: none */
+    bool resume;    /* its next start goes on from that snapshot's memory */
 };
 
 /* NULL members are fine. */
@@ -45,6 +48,9 @@ void machine_list_free(struct machine *machines, size_t count);
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
                     struct machine *m, struct error **err);
 
+/* A configuration as the catalogue has it; owned by the caller. NULL and *err when it has not the form. */
+char *machine_config_text(const json_t *config, struct error **err);
+
 /* Writes m->config to the catalogue. Between reading and writing the caller has a transaction open. */
 bool machine_update(struct database *db, const struct machine *m, struct error **err);
 bool machine_rename(struct database *db, const struct machine *m, const char *name, struct error **err);
@@ -54,7 +60,7 @@ bool machine_remove(struct database *db, const struct machine *m, struct error *
 /* Removes folders that belong to no machine. What cannot be removed stays, with a warning in the log. */
 void machine_sweep(struct database *db);
 
-/* The machine's disk on its image; a path that the caller owns. */
+/* The machine's disk on its image, by the layer that is written to; a path that the caller owns. */
 char *machine_disk(const struct machine *m);
 
 /* The name of a machine whose disk stands on the image, owned by the caller; NULL when there is none, or with

@@ -18,17 +18,13 @@
 #include "catalog/machine.h"
 
 #define POLL_MS 20
+#define LOCK    "lock" /* its name in the machine's folder */
 /* Exit statuses of ruche-vmm; see ruche(1). */
 #define STATUS_OFF         0
 #define STATUS_WRONG       2 /* its options; no guest can end with that */
 #define STATUS_FAILED      125
 #define STATUS_CRASHED     126
 #define STATUS_INTERRUPTED 130
-
-static char *lock_path(const struct machine *m)
-{
-    return catalog_format("%s/lock", m->dir);
-}
 
 static char *state_path(const struct machine *m)
 {
@@ -37,21 +33,14 @@ static char *state_path(const struct machine *m)
 
 int machine_lock(const struct machine *m, struct error **err)
 {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    cleanup(mem) char *path = lock_path(m);
-    cleanup(fd) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return error_set_errno(err, errno, "open '%s'", path), -1;
-    if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
-        return steal_fd(&fd);
-    bool held = errno == EAGAIN || errno == EACCES;
-    return error_set_errno(err, held ? EBUSY : errno, "lock '%s'", path), -1;
+    cleanup(mem) char *path = catalog_format("%s/" LOCK, m->dir);
+    return catalog_lock(path, err);
 }
 
 bool machine_is_live(const struct machine *m)
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    cleanup(mem) char *path = lock_path(m);
+    cleanup(mem) char *path = catalog_format("%s/" LOCK, m->dir);
     cleanup(fd) int fd = open(path, O_RDWR | O_CLOEXEC);
     return fd >= 0 && fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
 }

@@ -19,10 +19,12 @@
 #include "base/util.h"
 #include "catalog/file.h"
 
-#define CLUSTER_BITS  16
-#define CLUSTER       ((uint64_t)1 << CLUSTER_BITS)
-#define HEADER_LENGTH 104
-#define QCOW2_MAGIC   0x514649fbu
+#define CLUSTER_BITS     16
+#define CLUSTER          ((uint64_t)1 << CLUSTER_BITS)
+#define HEADER_LENGTH    104
+#define HEADER_V2_LENGTH 72
+#define BASE_NAME_MAX    1023 /* the longest that the format allows */
+#define QCOW2_MAGIC      0x514649fbu
 /* Bytes of disk that one L1 entry stands for: a cluster of 8-byte L2 entries. */
 #define L1_SPAN (CLUSTER / 8 * CLUSTER)
 /* 32 MiB of L1 table is as much as QEMU accepts. */
@@ -44,19 +46,69 @@ static bool write_all(int fd, const void *data, size_t len, uint64_t offset)
     return true;
 }
 
-bool qcow2_virtual_size(const char *path, uint64_t *size, struct error **err)
+/* Opens a disk and reads its header; -1 and *err when it is none. */
+static int open_disk(const char *path, uint8_t header[HEADER_LENGTH], struct error **err)
 {
-    uint8_t header[32];
     cleanup(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return error_set_errno(err, errno, "open '%s'", path), false;
-    ssize_t n = pread(fd, header, sizeof(header), 0);
+        return error_set_errno(err, errno, "open '%s'", path), -1;
+    memset(header, 0, HEADER_LENGTH);
+    ssize_t n = pread(fd, header, HEADER_LENGTH, 0);
     if (n < 0)
-        return error_set_errno(err, errno, "read '%s'", path), false;
-    if (n < (ssize_t)sizeof(header) || load_be32(header) != QCOW2_MAGIC)
-        return error_set(err, EINVAL, "read '%s': it is no qcow2 disk", path), false;
-    *size = load_be64(header + 24);
-    return true;
+        return error_set_errno(err, errno, "read '%s'", path), -1;
+    if (n < HEADER_V2_LENGTH || load_be32(header) != QCOW2_MAGIC)
+        return error_set(err, EINVAL, "read '%s': it is no qcow2 disk", path), -1;
+    return steal_fd(&fd);
+}
+
+bool qcow2_virtual_size(const char *path, uint64_t *size, struct error **err)
+{
+    uint8_t header[HEADER_LENGTH];
+    cleanup(fd) int fd = open_disk(path, header, err);
+    if (fd >= 0)
+        *size = load_be64(header + 24);
+    return fd >= 0;
+}
+
+char *overlay_base(const char *path, struct error **err)
+{
+    uint8_t header[HEADER_LENGTH];
+    cleanup(fd) int fd = open_disk(path, header, err);
+    uint32_t length = fd >= 0 ? load_be32(header + 16) : 0;
+    if (!length)
+        return NULL;
+    cleanup(mem) char *name = calloc(1, BASE_NAME_MAX + 1);
+    if (name && length <= BASE_NAME_MAX &&
+        pread(fd, name, length, (off_t)load_be64(header + 8)) == (ssize_t)length)
+        return steal_ptr(&name);
+    return error_set(err, EINVAL, "read '%s': the name of its base is not in its header", path), NULL;
+}
+
+int overlay_untouched(const char *path, struct error **err)
+{
+    uint8_t header[HEADER_LENGTH], entries[4096];
+    cleanup(fd) int fd = open_disk(path, header, err);
+    if (fd < 0)
+        return -1;
+    uint64_t left = (uint64_t)load_be32(header + 36) * 8, at = load_be64(header + 40);
+    while (left) {
+        size_t part = MIN(left, sizeof(entries));
+        if (pread(fd, entries, part, (off_t)at) != (ssize_t)part)
+            return error_set(err, EINVAL, "read '%s': its first table is cut off", path), -1;
+        for (size_t i = 0; i < part; i++)
+            if (entries[i])
+                return 0;
+        left -= part;
+        at += part;
+    }
+    return 1;
+}
+
+bool overlay_dirty(const char *path)
+{
+    uint8_t header[HEADER_LENGTH];
+    cleanup(fd) int fd = open_disk(path, header, NULL);
+    return fd >= 0 && load_be32(header + 4) >= 3 && (load_be64(header + 72) & 1);
 }
 
 static bool write_empty_disk(int fd, const char *base, uint64_t size)
@@ -103,10 +155,10 @@ bool overlay_create(const char *path, const char *base, struct error **err)
     uint64_t size;
     if (!qcow2_virtual_size(base, &size, err))
         return false;
-    /* The longest name that the format allows, and one block of refcounts for all clusters. */
-    if (strlen(base) > 1023 || size > SIZE_MAX_OVERLAY)
+    /* One block of refcounts for all clusters. */
+    if (strlen(base) > BASE_NAME_MAX || size > SIZE_MAX_OVERLAY)
         return error_set(err, EINVAL, "put a disk on top of '%s': %s", base,
-                         strlen(base) > 1023 ? "its path is too long" : "it is too large"),
+                         strlen(base) > BASE_NAME_MAX ? "its path is too long" : "it is too large"),
                false;
     cleanup(fd) int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)

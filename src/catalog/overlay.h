@@ -15,6 +15,15 @@ bool qcow2_virtual_size(const char *path, uint64_t *size, struct error **err);
  * path). */
 bool overlay_create(const char *path, const char *base, struct error **err);
 
+/* The disk that one stands on, as its header names it; owned by the caller. NULL, with *err unset, when it
+ * stands on none. */
+char *overlay_base(const char *path, struct error **err);
+/* 1: nothing was ever written to it, so it shows what its base shows; 0; -1 and *err. */
+int overlay_untouched(const char *path, struct error **err);
+/* Whether it was not closed properly, so that its reference counts may be wrong; false also when it cannot be
+ * read. */
+bool overlay_dirty(const char *path);
+
 /*
  * A throw-away overlay below catalog_data_dir("overlays"); the path is the caller's. Overlays whose process
  * is gone are swept away first. The caller unlinks it as soon as the machine has it open.
