@@ -82,6 +82,13 @@ json_t *control_call(struct control *r, const char *command, json_t *arguments, 
     return NULL;
 }
 
+bool control_command(struct control *c, const char *command, struct error **err)
+{
+    json_t *value = control_call(c, command, NULL, err);
+    json_decref(value);
+    return value != NULL;
+}
+
 int control_connect(const char *socket_path, struct error **err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -126,8 +133,8 @@ bool control_execute(const char *socket_path, const char *command, int timeout_m
 {
     struct error *why = NULL;
     struct control *r = control_open(socket_path, timeout_ms, &why);
-    json_t *value = r ? control_call(r, command, NULL, &why) : NULL;
-    json_decref(value);
+    if (r)
+        control_command(r, command, &why);
     control_close(r);
     if (!why)
         return true;

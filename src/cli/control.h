@@ -20,6 +20,9 @@ void control_close(struct control *c);
  */
 json_t *control_call(struct control *c, const char *command, json_t *arguments, struct error **err);
 
+/* One without arguments whose answer is thrown away. */
+bool control_command(struct control *c, const char *command, struct error **err);
+
 /* A connection to a Unix socket; -1 and *err on failure. */
 int control_connect(const char *socket_path, struct error **err);
 

@@ -16,9 +16,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "catalog/file.h"
+#include "catalog/layers.h"
 #include "catalog/machine_state.h"
+#include "catalog/overlay.h"
+#include "catalog/snapshot.h"
 #include "cli/machine_process.h"
 #include "cli/machine_words.h"
 #include "cli/verb.h"
@@ -286,6 +290,23 @@ static bool fork_keeper(struct keeper *k, struct error **err)
     return error_set_errno(err, failed, "make a process"), false;
 }
 
+/* Clears up what killed commands have left of its layers. A memory that no longer fits the disk, as the
+ * machine has run since, is not gone on from. */
+static bool settle(struct database *db, struct machine *m, struct error **err)
+{
+    cleanup(layers) struct layers l = {0};
+    struct image image = {0};
+    if (!machine_image(m, &image, err))
+        return false;
+    image_release(&image);
+    if (!layers_drop_untouched(db, m, err) || !layers_load(db, m, &l, err) || !layers_sweep(&l, err))
+        return false;
+    cleanup(mem) char *top = layer_path(m, m->disk);
+    int untouched = m->resume && l.current.n ? overlay_untouched(top, err) : 1;
+    m->resume = m->resume && untouched == 1;
+    return untouched >= 0;
+}
+
 /* The lock, and the machine as it is from now on, which nobody else starts or removes. */
 static int lock_current(const struct machine *named, struct machine *m, struct error **err)
 {
@@ -307,13 +328,28 @@ static int lock_current(const struct machine *named, struct machine *m, struct e
     }
     error_free(why);
     cleanup(database) struct database *db = database_open(err);
-    if (db && machine_find(db, named->uuid, m, err) && lock < 0)
+    if (!db || !machine_find(db, named->uuid, m, err))
+        return -1;
+    if (lock < 0)
         error_set(err, ENOENT, "its folder '%s' is gone (ruche rm %s removes what is left of it)", m->dir,
                   m->name);
-    return m->uuid ? steal_fd(&lock) : -1;
+    return lock >= 0 && settle(db, m, err) ? steal_fd(&lock) : -1;
 }
 
-bool keeper_start(const struct machine *named, struct error **err)
+/* Once it runs it must not go on from that memory again: its disk has changed. Should this fail, or be
+ * killed, a start refuses or finds the disk touched. */
+static void has_resumed(const struct machine *m)
+{
+    struct error *err = NULL;
+    cleanup(database) struct database *db = database_open(&err);
+    if (db && snapshot_resumed(db, m, &err))
+        return;
+    log_line(LOG_WARN, "%s", error_text(err));
+    error_free(err);
+}
+
+/* Lets go of the lock `at_snapshots`, unless that is -1, as soon as what it guards is settled. */
+static bool start(const struct machine *named, int *at_snapshots, struct error **err)
 {
     cleanup(machine) struct machine m = {0};
     struct error *why = NULL;
@@ -321,9 +357,31 @@ bool keeper_start(const struct machine *named, struct error **err)
     struct keeper k = {.m = &m, .lock = lock, .log = -1, .verdict = -1};
     cleanup(mem) char *program = lock >= 0 ? machine_program(&why) : NULL;
     k.program = program;
-    bool ok = program && machine_words(&m, &k.words, &why) && add_places(&k, &why) && fork_keeper(&k, &why);
+    bool ok = program && machine_words(&m, &k.words, &why) && add_places(&k, &why);
+    if (*at_snapshots >= 0)
+        close(steal_fd(at_snapshots));
+    ok = ok && fork_keeper(&k, &why);
     words_free(&k.words);
+    if (ok && m.resume)
+        has_resumed(&m);
     if (!ok)
         error_prefix(err, why, "start machine '%s'", named->name);
     return ok;
+}
+
+bool keeper_start(const struct machine *m, struct error **err)
+{
+    struct error *why = NULL;
+    cleanup(fd) int at_snapshots = layers_lock(m, &why);
+    /* Without a folder there is nothing to lock, and the start itself says so. */
+    if (at_snapshots < 0 && why->code != ENOENT)
+        return error_prefix(err, why, "start machine '%s'", m->name), false;
+    error_free(why);
+    return start(m, &at_snapshots, err);
+}
+
+bool keeper_start_at_snapshots(const struct machine *m, struct error **err)
+{
+    int none = -1;
+    return start(m, &none, err);
 }

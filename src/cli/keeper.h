@@ -15,6 +15,8 @@
 /* Returns once the machine runs, or with false and *err (EBUSY: it runs already). No catalogue may be open.
  */
 bool keeper_start(const struct machine *m, struct error **err);
+/* The same for a caller that holds layers_lock. */
+bool keeper_start_at_snapshots(const struct machine *m, struct error **err);
 
 /* What ruche-vmm and the keeper say is in a file in the machine's folder, what the guest says on its first
  * serial line in another; a path that the caller owns. */

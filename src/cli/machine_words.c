@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "catalog/file.h"
+#include "catalog/snapshot.h"
 
 void words_option(struct words *w, const char *name, const char *value)
 {
@@ -113,10 +114,11 @@ static void add_boot(const struct machine *m, const struct image *image, struct 
     add_list(json_object_get(m->config, "modules"), "module", w);
 }
 
-/* The image as it was when the machine's disk was put on it; anything else would read as a ruined disk. */
-static bool load_image(const struct machine *m, struct image *image, struct error **err)
+bool machine_image(const struct machine *m, struct image *image, struct error **err)
 {
     const json_t *wanted = json_object_get(m->config, "image");
+    if (!wanted)
+        return true;
     if (!image_load(text_of(wanted, "name"), image, err))
         return false;
     if (strcmp(image->disk_sha256, text_of(wanted, "disk_sha256")) == 0)
@@ -126,20 +128,35 @@ static bool load_image(const struct machine *m, struct image *image, struct erro
     return false;
 }
 
+static void add_boot_words(const struct machine *m, const struct image *image, struct words *w)
+{
+    words_option(w, "uuid", m->uuid);
+    add_texts(m, w);
+    add_boot(m, image->name ? image : NULL, w);
+    add_nets(m, w);
+    add_list(json_object_get(m->config, "devices"), "device", w);
+}
+
+/* A saved machine has the rest itself. Its disks hold what they did then, under new names. */
+static void add_resume_words(const struct machine *m, struct words *w)
+{
+    cleanup(mem) char *memory = snapshot_memory(m, m->snapshot);
+    if (text_of(m->config, "engine"))
+        words_option(w, "engine", text_of(m->config, "engine"));
+    words_option(w, "restore", memory);
+}
+
 bool machine_words(const struct machine *m, struct words *w, struct error **err)
 {
     struct image image = {0};
-    bool has_image = json_object_get(m->config, "image") != NULL;
-    if (has_image && !load_image(m, &image, err))
+    if (!machine_image(m, &image, err))
         return false;
     words_option(w, "name", m->name);
-    words_option(w, "uuid", m->uuid);
-    add_texts(m, w);
-    add_boot(m, has_image ? &image : NULL, w);
+    if (m->resume)
+        add_resume_words(m, w);
+    else
+        add_boot_words(m, &image, w);
     add_disks(m, w);
-    add_nets(m, w);
-    add_list(json_object_get(m->config, "devices"), "device", w);
-    if (has_image)
-        image_release(&image);
+    image_release(&image);
     return true;
 }

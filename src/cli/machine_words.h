@@ -5,14 +5,20 @@
 
 #include <stdbool.h>
 
+#include "catalog/image.h"
 #include "catalog/machine.h"
 #include "cli/machine_process.h"
 
 /* Adds an option, with its value unless that is NULL. */
 void words_option(struct words *w, const char *name, const char *value);
 
-/* All that the configuration has, and the machine's name and UUID. Reads its image, which must be the one
- * that the machine's disk stands on; false and *err otherwise. */
+/* The image that the machine's disk stands on, as it was when that was put on it; anything else would read as
+ * a ruined disk. `image` is filled on success only, and left as it is when the machine has none. */
+bool machine_image(const struct machine *m, struct image *image, struct error **err);
+
+/* All that the configuration has, or what a machine has that goes on from its snapshot's memory, and the
+ * machine's name and UUID. Reads its image, which must be the one that the machine's disk stands on; false
+ * and *err otherwise. */
 bool machine_words(const struct machine *m, struct words *w, struct error **err);
 
 #endif

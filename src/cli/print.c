@@ -26,6 +26,19 @@ const char *age_text(int64_t since, char text[32])
     return text;
 }
 
+const char *size_text(uint64_t bytes, char text[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes;
+    unsigned unit = 0;
+    while (v >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+        v /= 1024;
+        unit++;
+    }
+    snprintf(text, 32, v < 10 && unit ? "%.1f %s" : "%.0f %s", v, units[unit]);
+    return text;
+}
+
 int print_json(json_t *value)
 {
     int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2)) < 0;

@@ -9,6 +9,9 @@
 /* "3h 20m": the time since a moment, given in seconds since 1970. */
 const char *age_text(int64_t since, char text[32]);
 
+/* "1.5 GiB": three digits that matter are enough for reading. */
+const char *size_text(uint64_t bytes, char text[32]);
+
 /* Prints and frees JSON; gives an exit status. */
 int print_json(json_t *value);
 

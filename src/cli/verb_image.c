@@ -27,20 +27,6 @@ static json_t *image_json(const struct image *i)
                      (json_int_t)i->host_size);
 }
 
-/* "1.5 GiB": three digits that matter are enough for reading. */
-static const char *size_text(uint64_t bytes, char text[32])
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double v = (double)bytes;
-    unsigned unit = 0;
-    while (v >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
-        v /= 1024;
-        unit++;
-    }
-    snprintf(text, 32, v < 10 && unit ? "%.1f %s" : "%.0f %s", v, units[unit]);
-    return text;
-}
-
 static int list(bool json)
 {
     struct image *images;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "catalog/snapshot.h"
 #include "cli/args.h"
 #include "cli/machines.h"
 #include "cli/stop.h"
@@ -32,9 +33,24 @@ static bool take_lock(const struct machine *m, bool force, int *lock, struct err
     return ok;
 }
 
+/* They are more than the machine's name says. */
+static bool check_snapshots(const struct machine *m, struct error **err)
+{
+    cleanup(snapshot_list) struct snapshot_list list = {0};
+    cleanup(database) struct database *db = database_open(err);
+    if (!db || !snapshot_list(db, m, &list, err))
+        return false;
+    if (list.n)
+        error_set(err, EBUSY, "remove machine '%s': it has %zu snapshot%s (rm --force removes them with it)",
+                  m->name, list.n, list.n == 1 ? "" : "s");
+    return !list.n;
+}
+
 static bool remove_machine(struct machine *m, void *opaque, struct error **err)
 {
     cleanup(fd) int lock = -1;
+    if (!*(const bool *)opaque && !check_snapshots(m, err))
+        return false;
     if (!take_lock(m, *(const bool *)opaque, &lock, err))
         return false;
     struct machine_state state;
@@ -64,6 +80,6 @@ const struct verb verb_rm = {
             "Removes machines and all that is in their folders: their disks on images, their logs. Files\n"
             "that were given with --disk, and images, stay.\n"
             "\n"
-            "  --force   also those that run, which are ended first\n",
+            "  --force   also those that run, which are ended first, and those that have snapshots\n",
     .run = run,
 };

@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ruche save: has a running machine write itself to a file, from which `ruche run --restore` goes on. */
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/machine.h"
 #include "catalog/machine_state.h"
 #include "cli/control.h"
-#include "cli/progress.h"
+#include "cli/saving.h"
 #include "cli/verb.h"
-
-#define ANSWER_MS 60000 /* disks are written back before the answer */
-#define POLL_US   20000
 
 /* Of a machine in the catalogue that runs under just that name; NULL when there is none. */
 static char *socket_in_catalogue(const char *name)
@@ -40,48 +34,15 @@ static char *socket_of(const char *machine, struct error **err)
     return dir ? catalog_format("%s/%s.sock", dir, machine) : NULL;
 }
 
-static bool command(struct control *c, const char *name, json_t *arguments, struct error **err)
-{
-    json_t *value = control_call(c, name, arguments, err);
-    json_decref(value);
-    return value != NULL;
-}
-
-/* Shows how far it is until it has ended. */
-static bool wait_saved(struct control *c, struct error **err)
-{
-    struct progress progress;
-    progress_start(&progress, "save");
-    snprintf(progress.title, sizeof(progress.title), "MiB");
-    for (;;) {
-        json_t *o = control_call(c, "query-ruche-save", NULL, err);
-        if (!o)
-            return progress_end(&progress, false), false;
-        const char *status = json_string_value(json_object_get(o, "status"));
-        const char *why = json_string_value(json_object_get(o, "error"));
-        bool active = status && strcmp(status, "active") == 0,
-             ok = status && strcmp(status, "completed") == 0;
-        progress.step = (unsigned)((uint64_t)json_integer_value(json_object_get(o, "bytes")) / MIB);
-        progress.steps = (unsigned)((uint64_t)json_integer_value(json_object_get(o, "total")) / MIB);
-        if (!active && !ok)
-            error_set(err, 0, "%s", why ? why : "it was cancelled");
-        json_decref(o);
-        if (!active)
-            return progress_end(&progress, ok), ok;
-        progress_tick(&progress);
-        usleep(POLL_US);
-    }
-}
-
 /* With `end` the guest does not run between the saved moment and its end. */
 static bool save(struct control *c, const char *path, bool end, struct error **err)
 {
-    if (end && !command(c, "stop", NULL, err))
+    if (end && !control_command(c, "stop", err))
         return false;
-    if (command(c, "ruche-save", json_pack("{s:s}", "path", path), err) && wait_saved(c, err))
-        return !end || command(c, "quit", NULL, err);
+    if (saving_run(c, "save", json_pack("{s:s}", "path", path), err))
+        return !end || control_command(c, "quit", err);
     if (end)
-        command(c, "cont", NULL, NULL);
+        control_command(c, "cont", NULL);
     return false;
 }
 
@@ -102,7 +63,7 @@ static int run(int argc, char **argv)
     if (!path)
         return failure(err);
     struct error *why = NULL;
-    struct control *c = control_open(socket_path, ANSWER_MS, &why);
+    struct control *c = control_open(socket_path, SAVING_ANSWER_MS, &why);
     if (c)
         save(c, path, end, &why);
     control_close(c);

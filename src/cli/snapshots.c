@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Snapshots of machines: see snapshots.h. */
+#include "cli/snapshots.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/machine_state.h"
+#include "cli/machines.h"
+
+bool visit_sweep(struct visit *v, struct error **err)
+{
+    layers_cleanup(&v->layers);
+    return layers_load(v->db, &v->m, &v->layers, err) && layers_sweep(&v->layers, err);
+}
+
+bool visit_begin(struct visit *v, const char *machine, struct error **err)
+{
+    *v = (struct visit){.at_snapshots = -1, .lock = -1};
+    v->db = machines_open(err);
+    if (!v->db || !machine_find(v->db, machine, &v->m, err))
+        return false;
+    v->at_snapshots = layers_lock(&v->m, err);
+    if (v->at_snapshots < 0)
+        return false;
+    /* As it is from now on. */
+    struct machine now = {0};
+    if (!machine_find(v->db, v->m.uuid, &now, err))
+        return false;
+    machine_release(&v->m);
+    v->m = now;
+    return visit_sweep(v, err);
+}
+
+void visit_end(struct visit *v)
+{
+    layers_cleanup(&v->layers);
+    machine_release(&v->m);
+    database_close(v->db);
+    fd_cleanup(&v->lock);
+    fd_cleanup(&v->at_snapshots);
+}
+
+bool visit_lock(struct visit *v, struct error **err)
+{
+    struct error *why = NULL;
+    v->lock = machine_lock(&v->m, &why);
+    if (v->lock >= 0)
+        return true;
+    int code = why->code;
+    error_set(err, code, "%s", code == EBUSY ? "another command has its hands on it" : error_text(why));
+    error_free(why);
+    return false;
+}
+
+const struct snapshot *visit_find(const struct visit *v, const char *name, struct error **err)
+{
+    const struct snapshot *s = snapshot_named(&v->layers.snapshots, name);
+    if (!s)
+        error_set(err, ENOENT, "there is no snapshot '%s' (ruche snapshot ls %s lists those there are)", name,
+                  v->m.name);
+    return s;
+}

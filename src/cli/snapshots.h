@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the actions of `ruche snapshot` share, and these actions: one file each. One thread. */
+#ifndef CLI_SNAPSHOTS_H
+#define CLI_SNAPSHOTS_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "catalog/layers.h"
+#include "catalog/machine.h"
+
+/* A machine whose snapshots this command alone changes. */
+struct visit {
+    struct database *db;
+    struct machine m;
+    struct layers layers;
+    int at_snapshots; /* layers_lock */
+    int lock;         /* machine_lock, so that it does not run; -1: not held */
+};
+
+/* Without what killed commands have left. False and *err; visit_end is due in any case. */
+bool visit_begin(struct visit *v, const char *machine, struct error **err);
+void visit_end(struct visit *v);
+/* Looks again, after changes, and removes what they have made useless. */
+bool visit_sweep(struct visit *v, struct error **err);
+/* Takes the machine's lock. */
+bool visit_lock(struct visit *v, struct error **err);
+/* The snapshot of that name; NULL and *err when there is none. */
+const struct snapshot *visit_find(const struct visit *v, const char *name, struct error **err);
+
+/* snapshot_take.c; `name` NULL: the first free one of s1, s2, ..., which is printed. */
+bool snapshot_take(struct visit *v, const char *name, const char *description, struct error **err);
+/* snapshot_revert.c; `cold`: without its memory. */
+bool snapshot_revert(struct visit *v, const char *name, bool cold, struct error **err);
+/* snapshot_drop.c */
+bool snapshot_drop(struct visit *v, const char *name, struct error **err);
+/* snapshot_show.c; gives an exit status. */
+int snapshot_show(const char *machine, bool json, struct error **err);
+
+#endif
