@@ -4,49 +4,11 @@
 killed and removed."""
 import json
 import os
-import re
-import select
 import signal
 import subprocess
-import time
 import unittest
 
-from machine import ENGINE, PATIENCE, RUCHE, Case, Failed, image
-
-
-class Console:
-    """`ruche console` on pipes."""
-
-    def __init__(self, name, env):
-        self.process = subprocess.Popen([RUCHE, "console", name], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.text = ""
-        self.at = 0
-
-    def expect(self, pattern, timeout=60):
-        """Waits for a regular expression in what came since the last match; gives the match."""
-        deadline = time.monotonic() + timeout * PATIENCE
-        while not (match := re.compile(pattern).search(self.text, self.at)):
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
-            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            if not data:
-                raise Failed(f"no '{pattern}'; the console ended with:\n{self.text[-3000:]}")
-            self.text += data.decode(errors="replace").replace("\r", "")
-        self.at = match.end()
-        return match
-
-    def run(self, command):
-        """Runs a command in the guest's shell; gives its output."""
-        mark = f"{time.monotonic_ns():x}"
-        self.process.stdin.write(f"echo begin''{mark}; {command}; echo; echo end''{mark}\n".encode())
-        self.process.stdin.flush()
-        return self.expect(rf"begin{mark}\n((?:.|\n)*)\nend{mark}\n").group(1).strip()
-
-    def close(self):
-        self.process.terminate()
-        status = self.process.wait(20)
-        self.process.stdin.close()
-        self.process.stdout.close()
-        return status
+from machine import ENGINE, PATIENCE, RUCHE, Case, Console, image
 
 
 class Machines(Case):
