@@ -7,7 +7,6 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -15,6 +14,7 @@
 #include "catalog/file.h"
 #include "catalog/image.h"
 #include "cli/args.h"
+#include "cli/qemu_img.h"
 #include "cli/verb.h"
 
 /* What a disk may be, in qemu-img's words; vpc is what others call vhd. */
@@ -26,41 +26,6 @@ static bool known_format(const char *format)
         if (strcmp(formats[i], format) == 0)
             return true;
     return false;
-}
-
-/* The first line of a text that qemu-img has written, without its name in front. */
-static const char *first_line(char *text)
-{
-    text[strcspn(text, "\n")] = 0;
-    return strncmp(text, "qemu-img: ", 10) == 0 ? text + 10 : text;
-}
-
-/* Runs qemu-img; `out` (NULL: is not wanted) gets what it prints. What it complains of becomes the error. */
-static bool qemu_img(const char *const words[], char *out, size_t size, struct error **err)
-{
-    cleanup(file) FILE *printed = tmpfile();
-    cleanup(file) FILE *complaints = tmpfile();
-    pid_t pid = printed && complaints ? fork() : -1;
-    if (pid == 0) {
-        dup2(fileno(printed), STDOUT_FILENO);
-        dup2(fileno(complaints), STDERR_FILENO);
-        execvp(words[0], (char *const *)(uintptr_t)words);
-        fprintf(stderr, "%s (Debian package qemu-utils): %s\n", words[0], strerror(errno));
-        _exit(EXIT_RUCHE);
-    }
-    int status = 0;
-    if (pid < 0 || waitpid(pid, &status, 0) < 0)
-        return error_set_errno(err, errno, "run qemu-img"), false;
-    if (status == 0) {
-        ssize_t n = out ? pread(fileno(printed), out, size - 1, 0) : 0;
-        if (out)
-            out[MAX(n, 0)] = 0;
-        return true;
-    }
-    char text[1024];
-    ssize_t n = pread(fileno(complaints), text, sizeof(text) - 1, 0);
-    text[MAX(n, 0)] = 0;
-    return error_set(err, 0, "%s", text[0] ? first_line(text) : "qemu-img failed"), false;
 }
 
 /*

@@ -3,8 +3,8 @@
 #include "cli/qemu_img.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -12,60 +12,47 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "cli/machine_process.h"
+#include "base/util.h"
 #include "cli/verb.h"
 
-#define PROGRAM "qemu-img"
+/* The first line of a text that qemu-img has written, without its name in front. */
+static const char *first_line(char *text)
+{
+    text[strcspn(text, "\n")] = 0;
+    return strncmp(text, "qemu-img: ", 10) == 0 ? text + 10 : text;
+}
 
 /* In the child. */
-static void become_it(const struct words *words, int out, pid_t parent)
+static void become_it(const char *const words[], FILE *printed, FILE *complaints, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(EXIT_RUCHE);
-    dup2(out, STDOUT_FILENO);
-    dup2(out, STDERR_FILENO);
-    execvp(PROGRAM, words->v);
-    dprintf(out, "%s (Debian's package qemu-utils has it)\n", strerror(errno));
+    dup2(fileno(printed), STDOUT_FILENO);
+    dup2(fileno(complaints), STDERR_FILENO);
+    execvp(words[0], (char *const *)(uintptr_t)words);
+    fprintf(stderr, "%s (Debian package qemu-utils): %s\n", words[0], strerror(errno));
     _exit(EXIT_RUCHE);
 }
 
-/* The last line that comes from a descriptor, which is closed. */
-static void last_line(int fd, char *last, size_t size)
+bool qemu_img(const char *const words[], char *out, size_t size, struct error **err)
 {
-    cleanup(file) FILE *f = fdopen(fd, "r");
-    char line[512];
-    last[0] = 0;
-    while (f && fgets(line, sizeof(line), f)) {
-        line[strcspn(line, "\n")] = 0;
-        if (line[0])
-            snprintf(last, size, "%s", line);
-    }
-}
-
-bool qemu_img(const char *const words[], struct error **err)
-{
-    int ends[2], status = 0;
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return error_set_errno(err, errno, "make a pipe"), false;
-    struct words all = {0};
-    words_add(&all, PROGRAM);
-    for (size_t i = 0; words[i]; i++)
-        words_add(&all, words[i]);
-    char last[512];
-    pid_t parent = getpid(), pid = fork();
+    cleanup(file) FILE *printed = tmpfile();
+    cleanup(file) FILE *complaints = tmpfile();
+    pid_t parent = getpid(), pid = printed && complaints ? fork() : -1;
     if (pid == 0)
-        become_it(&all, ends[1], parent);
-    int failed = errno;
-    words_free(&all);
-    close(ends[1]);
-    last_line(ends[0], last, sizeof(last));
-    if (pid < 0)
-        return error_set_errno(err, failed, "start " PROGRAM), false;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        become_it(words, printed, complaints, parent);
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return error_set_errno(err, errno, "run qemu-img"), false;
+    if (status == 0) {
+        ssize_t n = out ? pread(fileno(printed), out, size - 1, 0) : 0;
+        if (out)
+            out[MAX(n, 0)] = 0;
         return true;
-    error_set(err, 0, PROGRAM " %s: %s", words[0], last[0] ? last : "it was killed");
-    return false;
+    }
+    char text[1024];
+    ssize_t n = pread(fileno(complaints), text, sizeof(text) - 1, 0);
+    text[MAX(n, 0)] = 0;
+    return error_set(err, 0, "%s", text[0] ? first_line(text) : "qemu-img failed"), false;
 }

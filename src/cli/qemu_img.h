@@ -4,11 +4,14 @@
 #define CLI_QEMU_IMG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/error.h"
 
-/* Runs it with the words (NULL at the end) to its end. Killed with this process. False and *err, with what it
- * said last, when it fails. */
-bool qemu_img(const char *const words[], struct error **err);
+/*
+ * Runs it to its end: `words` are its name and arguments, NULL at the end; `out` (NULL: is not wanted) gets
+ * what it prints. It does not outlive this process. What it complains of becomes the error.
+ */
+bool qemu_img(const char *const words[], char *out, size_t size, struct error **err);
 
 #endif

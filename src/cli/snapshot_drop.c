@@ -25,8 +25,9 @@ static long long blocks_of(const char *path)
 static bool merge_down(const char *below, const char *above, struct error **err)
 {
     /* A merge that was killed may have left clusters that nobody uses. */
-    if (!qemu_img((const char *const[]){"check", "-q", "-r", "all", below, NULL}, err) ||
-        !qemu_img((const char *const[]){"commit", "-q", "-d", "-f", "qcow2", above, NULL}, err))
+    const char *const check[] = {"qemu-img", "check", "-q", "-r", "all", below, NULL};
+    const char *const commit[] = {"qemu-img", "commit", "-q", "-d", "-f", "qcow2", above, NULL};
+    if (!qemu_img(check, NULL, 0, err) || !qemu_img(commit, NULL, 0, err))
         return false;
     if (rename(below, above) == 0)
         return true;
@@ -37,9 +38,9 @@ static bool merge_down(const char *below, const char *above, struct error **err)
 static bool merge_up(const char *below, const char *above, struct error **err)
 {
     cleanup(mem) char *base = overlay_base(below, err);
-    return base && qemu_img((const char *const[]){"rebase", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base,
-                                                  above, NULL},
-                            err);
+    const char *const words[] = {"qemu-img", "rebase", "-q", "-f",  "qcow2", "-F",
+                                 "qcow2",    "-b",     base, above, NULL};
+    return base && qemu_img(words, NULL, 0, err);
 }
 
 static bool merge(struct visit *v, struct error **err)

@@ -66,7 +66,8 @@ static bool take_stopped(struct visit *v, struct snapshot *s, struct error **err
     if (!json_object_get(v->m.config, "image"))
         return snapshot_add(v->db, &v->m, s, v->m.disk, err);
     /* It is not opened for writing again, so its counts are put right now. */
-    if (overlay_dirty(top) && !qemu_img((const char *const[]){"check", "-q", "-r", "all", top, NULL}, err))
+    const char *const repair[] = {"qemu-img", "check", "-q", "-r", "all", top, NULL};
+    if (overlay_dirty(top) && !qemu_img(repair, NULL, 0, err))
         return false;
     cleanup(mem) char *layer = layers_new(&v->m, v->m.disk, err);
     return layer && snapshot_add(v->db, &v->m, s, layer, err);
