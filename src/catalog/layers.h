@@ -41,6 +41,9 @@ unsigned layers_above(const struct layers *l, const char *name, const char **abo
  * one. Not one that the machine stands on unless `all`. NULL: there is none. Borrowed. */
 const char *layers_surplus(const struct layers *l, bool all, const char **above);
 
+/* As many may stand on each other that a machine still opens its disk; the image is one or more itself. */
+#define LAYERS_MAX 60
+
 /* Makes an untouched layer on top of another and has the host keep it; its name, owned by the caller. */
 char *layers_new(const struct machine *m, const char *below, struct error **err);
 /* The path of a layer, owned by the caller. */

@@ -54,31 +54,36 @@ static bool read_row(sqlite3_stmt *row, struct snapshot *s, struct error **err)
     return false;
 }
 
+static bool add_row(struct snapshot_list *list, sqlite3_stmt *row, struct error **err)
+{
+    struct snapshot *grown = reallocarray(list->v, list->n + 1, sizeof(*grown));
+    if (!grown)
+        return error_set_errno(err, ENOMEM, "read the catalogue"), false;
+    list->v = grown;
+    if (!read_row(row, &list->v[list->n], err))
+        return false;
+    list->n++;
+    return true;
+}
+
 bool snapshot_list(struct database *db, const struct machine *m, struct snapshot_list *list,
                    struct error **err)
 {
     const char *uuid = m->uuid;
-    cleanup(snapshot_list) struct snapshot_list new = {0};
+    struct snapshot_list new = {0};
     cleanup(statement) sqlite3_stmt *s =
         database_query(db,
                        "SELECT id, parent, name, created, description, config, disk, memory FROM snapshot "
                        "WHERE machine = ?1 ORDER BY rowid",
                        &uuid, 1, err);
-    int more;
-    while (s && (more = database_step(db, s, err)) > 0) {
-        struct snapshot *grown = reallocarray(new.v, new.n + 1, sizeof(*grown));
-        if (!grown)
-            return error_set_errno(err, ENOMEM, "read the snapshots of machine '%s'", m->name), false;
-        new.v = grown;
-        if (!read_row(s, &new.v[new.n], err))
-            return false;
-        new.n++;
-    }
-    if (!s || more < 0)
-        return false;
-    *list = new;
-    new = (struct snapshot_list){0};
-    return true;
+    int more = s ? database_step(db, s, err) : -1;
+    while (more > 0)
+        more = add_row(&new, s, err) ? database_step(db, s, err) : -1;
+    if (more == 0)
+        *list = new;
+    else
+        snapshot_list_cleanup(&new);
+    return more == 0;
 }
 
 const struct snapshot *snapshot_named(const struct snapshot_list *list, const char *name)
@@ -97,8 +102,8 @@ const struct snapshot *snapshot_by_id(const struct snapshot_list *list, const ch
     return NULL;
 }
 
-bool snapshot_prepare(const struct machine *m, const char *name, const char *description, bool memory,
-                      struct snapshot *s, struct error **err)
+bool snapshot_prepare(const struct machine *m, const char *name, const char *description, struct snapshot *s,
+                      struct error **err)
 {
     char id[UUID_TEXT_SIZE], created[CATALOG_TIME_SIZE];
     if (!identity_uuid(id, err))
@@ -109,9 +114,7 @@ bool snapshot_prepare(const struct machine *m, const char *name, const char *des
                            .name = catalog_format("%s", name),
                            .created = catalog_format("%s", created),
                            .description = catalog_format("%s", description),
-                           .config = json_incref(m->config),
-                           .disk = catalog_format("%s", m->disk),
-                           .memory = memory};
+                           .config = json_incref(m->config)};
     return true;
 }
 
@@ -151,17 +154,19 @@ bool snapshot_add(struct database *db, const struct machine *m, const struct sna
                      err);
 }
 
+#define PARENT "(SELECT parent FROM snapshot WHERE id = ?1)"
+
 bool snapshot_remove(struct database *db, const struct machine *m, const struct snapshot *s,
                      struct error **err)
 {
-    const char *const values[] = {s->id, s->parent};
+    const char *id = s->id;
     if (!database_begin(db, err))
         return false;
     return committed(
         db,
-        database_run(db, "UPDATE snapshot SET parent = ?2 WHERE parent = ?1", values, 2, err) &&
-            database_run(db, "UPDATE machine SET snapshot = ?2 WHERE snapshot = ?1", values, 2, err) &&
-            database_run(db, "DELETE FROM snapshot WHERE id = ?1", values, 1, err),
+        database_run(db, "UPDATE snapshot SET parent = " PARENT " WHERE parent = ?1", &id, 1, err) &&
+            database_run(db, "UPDATE machine SET snapshot = " PARENT " WHERE snapshot = ?1", &id, 1, err) &&
+            database_run(db, "DELETE FROM snapshot WHERE id = ?1", &id, 1, err),
         err);
 }
 

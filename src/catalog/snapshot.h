@@ -37,9 +37,10 @@ void snapshot_list_cleanup(struct snapshot_list *list); /* for `cleanup(snapshot
 const struct snapshot *snapshot_named(const struct snapshot_list *list, const char *name);
 const struct snapshot *snapshot_by_id(const struct snapshot_list *list, const char *id);
 
-/* A new one after the machine's present one, with its configuration; release it with snapshot_release. */
-bool snapshot_prepare(const struct machine *m, const char *name, const char *description, bool memory,
-                      struct snapshot *s, struct error **err);
+/* A new one after the machine's present one, with its configuration, but without disk and memory; release it
+ * with snapshot_release. */
+bool snapshot_prepare(const struct machine *m, const char *name, const char *description, struct snapshot *s,
+                      struct error **err);
 void snapshot_release(struct snapshot *s);
 
 /*

@@ -62,7 +62,10 @@ static char *free_name(const struct visit *v)
 
 static bool take_stopped(struct visit *v, struct snapshot *s, struct error **err)
 {
+    if (!layers_drop_untouched(v->db, &v->m, err))
+        return false;
     cleanup(mem) char *top = machine_disk(&v->m);
+    s->disk = catalog_format("%s", v->m.disk);
     if (!json_object_get(v->m.config, "image"))
         return snapshot_add(v->db, &v->m, s, v->m.disk, err);
     /* It is not opened for writing again, so its counts are put right now. */
@@ -122,7 +125,6 @@ static json_t *give_layer(struct visit *v, struct control *c, struct snapshot *s
     cleanup(mem) char *layer = layers_new(&v->m, now, err);
     if (!layer || !layers_set_top(v->db, &v->m, layer, err))
         return NULL;
-    free(s->disk);
     s->disk = steal_ptr(&now);
     free(v->m.disk);
     v->m.disk = catalog_format("%s", layer);
@@ -143,7 +145,10 @@ static bool save(struct visit *v, struct control *c, struct snapshot *s, struct 
 {
     if (!check_idle(c, err) || !make_folder(&v->m, s, err))
         return false;
-    json_t *overlays = json_object_get(v->m.config, "image") ? give_layer(v, c, s, err) : json_array();
+    bool disk = json_object_get(v->m.config, "image") != NULL;
+    json_t *overlays = disk ? give_layer(v, c, s, err) : json_array();
+    if (!disk)
+        s->disk = catalog_format("%s", v->m.disk);
     cleanup(mem) char *memory = snapshot_memory(&v->m, s->id);
     return overlays &&
            saving_run(c, "snapshot", json_pack("{s:s, s:o}", "path", memory, "overlays", overlays), err);
@@ -174,19 +179,25 @@ static bool take(struct visit *v, struct snapshot *s, struct error **err)
                          "its next start goes on from the snapshot that it is at (ruche start %s)",
                          v->m.name),
                false;
-    return visit_lock(v, err) && layers_drop_untouched(v->db, &v->m, err) && take_stopped(v, s, err);
+    return visit_lock(v, err) && take_stopped(v, s, err);
 }
 
 bool snapshot_take(struct visit *v, const char *name, const char *description, struct error **err)
 {
     cleanup(mem) char *chosen = name ? catalog_format("%s", name) : free_name(v);
     struct snapshot s = {0};
+    if (v->layers.current.n >= LAYERS_MAX)
+        return error_set(err, ELOOP,
+                         "its disk has %zu layers, and no more than %d are opened (ruche snapshot rm "
+                         "makes them fewer)",
+                         v->layers.current.n, LAYERS_MAX),
+               false;
     if (snapshot_named(&v->layers.snapshots, chosen))
         return error_set(err, EEXIST, "there is a snapshot '%s' (ruche snapshot rm %s %s removes it)", chosen,
                          v->m.name, chosen),
                false;
-    bool ok = check_disks(&v->m, err) && snapshot_prepare(&v->m, chosen, description, false, &s, err) &&
-              take(v, &s, err);
+    bool ok =
+        check_disks(&v->m, err) && snapshot_prepare(&v->m, chosen, description, &s, err) && take(v, &s, err);
     snapshot_release(&s);
     if (!ok)
         visit_sweep(v, NULL); /* else the next command does */
