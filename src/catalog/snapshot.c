@@ -147,11 +147,12 @@ bool snapshot_add(struct database *db, const struct machine *m, const struct sna
     const char *const values[] = {m->uuid, disk, s->id};
     if (!database_begin(db, err))
         return false;
-    return committed(db,
-                     insert(db, m, s, err) &&
-                         database_run(db, "UPDATE machine SET disk = ?2, snapshot = ?3 WHERE uuid = ?1",
-                                      values, ARRAY_SIZE(values), err),
-                     err);
+    return committed(
+        db,
+        insert(db, m, s, err) &&
+            database_run(db, "UPDATE machine SET disk = ?2, snapshot = ?3, resume = 0 WHERE uuid = ?1",
+                         values, ARRAY_SIZE(values), err),
+        err);
 }
 
 #define PARENT "(SELECT parent FROM snapshot WHERE id = ?1)"

@@ -303,8 +303,9 @@ static bool settle(struct database *db, struct machine *m, struct error **err)
         return false;
     cleanup(mem) char *top = layer_path(m, m->disk);
     int untouched = m->resume && l.current.n ? overlay_untouched(top, err) : 1;
-    m->resume = m->resume && untouched == 1;
-    return untouched >= 0;
+    if (untouched == 0)
+        m->resume = false;
+    return untouched == 1 || (untouched == 0 && snapshot_resumed(db, m, err));
 }
 
 /* The lock, and the machine as it is from now on, which nobody else starts or removes. */

@@ -122,6 +122,12 @@ static void test_tree(void **state)
     assert_true(snapshot_resumed(db, &m, NULL));
     again(db, &m);
     assert_false(m.resume);
+
+    /* A new snapshot is where it is then, whatever was to be gone on from. */
+    assert_true(snapshot_go_back(db, &m, &list.v[0], "disk.qcow2", true, NULL));
+    again(db, &m);
+    take(db, &m, "four");
+    assert_false(m.resume);
     remove_it(db, &m);
 }
 
