@@ -259,5 +259,7 @@ static bool sweep_folder(const struct layers *l, const char *name, const char *p
 bool layers_sweep(const struct layers *l, struct error **err)
 {
     cleanup(mem) char *folder = catalog_format("%s/snapshots", l->m->dir);
-    return each_entry(l->m->dir, sweep_layer, l, err) && each_entry(folder, sweep_folder, l, err);
+    /* Without a disk of its own a machine has no layers. */
+    return (!l->current.n || each_entry(l->m->dir, sweep_layer, l, err)) &&
+           each_entry(folder, sweep_folder, l, err);
 }

@@ -51,7 +51,7 @@ static bool merge(struct visit *v, struct error **err)
         cleanup(mem) char *above_path = layer_path(&v->m, above);
         bool down = blocks_of(above_path) <= blocks_of(below_path);
         if (!(down ? merge_down(below_path, above_path, err) : merge_up(below_path, above_path, err)) ||
-            !visit_sweep(v, err))
+            !visit_refresh(v, err))
             return false;
     }
     return true;
@@ -80,7 +80,7 @@ bool snapshot_drop(struct visit *v, const char *name, struct error **err)
         !snapshot_remove(v->db, &v->m, s, err))
         return false;
     struct error *why = NULL;
-    if (visit_sweep(v, &why) && merge(v, &why))
+    if (visit_refresh(v, &why) && merge(v, &why))
         return true;
     error_prefix(err, why, "it is removed, but takes room until the next removal");
     return false;

@@ -41,14 +41,8 @@ bool snapshot_revert(struct visit *v, const char *name, bool cold, struct error 
     if (!s || !check(v, s, resume, err))
         return false;
     bool ok = go_back(v, s, resume, err);
-    cleanup(machine) struct machine now = {0};
-    ok = ok && machine_find(v->db, v->m.uuid, &now, err);
-    if (ok) {
-        machine_release(&v->m);
-        v->m = now;
-        now = (struct machine){0};
-    }
-    visit_sweep(v, ok ? err : NULL); /* else the next command does */
+    if (!visit_refresh(v, ok ? err : NULL)) /* of a failure the next command removes what it left */
+        return false;
     if (!ok || !resume)
         return ok;
     fd_cleanup(&v->lock);

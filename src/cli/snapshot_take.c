@@ -199,8 +199,7 @@ bool snapshot_take(struct visit *v, const char *name, const char *description, s
     bool ok =
         check_disks(&v->m, err) && snapshot_prepare(&v->m, chosen, description, &s, err) && take(v, &s, err);
     snapshot_release(&s);
-    if (!ok)
-        visit_sweep(v, NULL); /* else the next command does */
+    visit_refresh(v, NULL); /* what this command, or an earlier one, has failed at; else the next one does */
     if (ok && !name)
         printf("%s\n", chosen);
     return ok;

@@ -9,9 +9,14 @@
 #include "catalog/machine_state.h"
 #include "cli/machines.h"
 
-bool visit_sweep(struct visit *v, struct error **err)
+bool visit_refresh(struct visit *v, struct error **err)
 {
+    struct machine now = {0};
     layers_cleanup(&v->layers);
+    if (!machine_find(v->db, v->m.uuid, &now, err))
+        return false;
+    machine_release(&v->m);
+    v->m = now;
     return layers_load(v->db, &v->m, &v->layers, err) && layers_sweep(&v->layers, err);
 }
 
@@ -22,15 +27,7 @@ bool visit_begin(struct visit *v, const char *machine, struct error **err)
     if (!v->db || !machine_find(v->db, machine, &v->m, err))
         return false;
     v->at_snapshots = layers_lock(&v->m, err);
-    if (v->at_snapshots < 0)
-        return false;
-    /* As it is from now on. */
-    struct machine now = {0};
-    if (!machine_find(v->db, v->m.uuid, &now, err))
-        return false;
-    machine_release(&v->m);
-    v->m = now;
-    return visit_sweep(v, err);
+    return v->at_snapshots >= 0 && visit_refresh(v, err);
 }
 
 void visit_end(struct visit *v)

@@ -21,8 +21,8 @@ struct visit {
 /* Without what killed commands have left. False and *err; visit_end is due in any case. */
 bool visit_begin(struct visit *v, const char *machine, struct error **err);
 void visit_end(struct visit *v);
-/* Looks again, after changes, and removes what they have made useless. */
-bool visit_sweep(struct visit *v, struct error **err);
+/* Looks again at machine and layers, after changes, and removes what they have made useless. */
+bool visit_refresh(struct visit *v, struct error **err);
 /* Takes the machine's lock. */
 bool visit_lock(struct visit *v, struct error **err);
 /* The snapshot of that name; NULL and *err when there is none. */

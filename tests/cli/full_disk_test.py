@@ -183,6 +183,34 @@ class Host(Small):
         self.assertEqual([name for name in self.left() if "catalog.db" not in name], [])
         self.assertEqual(processes(self.folder), [])
 
+    def test_snapshots(self):
+        """The machine goes on as it was, with what it was; with room again there is no trace of it."""
+        self.addCleanup(subprocess.run, [self.program, "stop", "--all", "--force", "--timeout", "0"], env=self.env, check=False)
+        self.ruche("image", "build", "small")
+        self.ruche("create", "web", "--kernel", self.files["kernel"], "--memory", "16M", "small")
+        folder = json.loads(self.ruche("inspect", "--json", "web")[0])[0]["folder"]
+        for running in (False, True):
+            if running:
+                self.ruche("start", "web")
+            before = self.left()
+            self.fill()
+            self.refused("snapshot", "create", "web", "one")
+            self.assertEqual([name for name in self.left() if name not in before and not name.endswith("lock")], [])
+            self.assertEqual(self.machines(), {"web": "running" if running else "stopped"})
+            os.unlink(self.full + "/filler")
+        # Room for the layer, and not for the memory.
+        self.fill()
+        os.truncate(self.full + "/filler", os.path.getsize(self.full + "/filler") - (168 << 10))
+        self.ruche("snapshot", "create", "web", "one", status=125)
+        self.assertEqual(self.machines(), {"web": "running"})
+        os.unlink(self.full + "/filler")
+        self.ruche("snapshot", "create", "web", "one")
+        self.ruche("snapshot", "revert", "web", "one")
+        self.assertEqual(self.machines(), {"web": "running"})
+        self.ruche("stop", "--force", "--timeout", "0", "web")
+        self.ruche("snapshot", "rm", "web", "one")
+        self.assertEqual(len([name for name in os.listdir(folder) if name.endswith(".qcow2")]), 1)
+
     def test_serial_file(self):
         """Is no reason for the guest to stop; that text is lost is said once."""
         self.fill()
