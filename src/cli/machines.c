@@ -21,6 +21,14 @@ struct database *machines_open(struct error **err)
     return db;
 }
 
+bool machines_all(struct machine **list, size_t *count, struct error **err)
+{
+    struct database *db = machines_open(err);
+    bool ok = db && machine_list(db, list, count, err);
+    database_close(db);
+    return ok;
+}
+
 int machine_named(const char *word, struct machine *m)
 {
     struct error *err = NULL;

@@ -13,6 +13,9 @@
 /* The catalogue, without what killed commands have left in it. NULL and *err on failure. */
 struct database *machines_open(struct error **err);
 
+/* All machines; to be released by machine_list_free. False and *err on failure. */
+bool machines_all(struct machine **list, size_t *count, struct error **err);
+
 /* The machine of that name; EXIT_OK, or another exit status after a line on stderr. */
 int machine_named(const char *word, struct machine *m);
 

@@ -32,10 +32,8 @@ static int list(bool all, bool json)
     struct error *err = NULL;
     struct machine *list;
     size_t count;
-    struct database *db = machines_open(&err);
-    bool ok = db && machine_list(db, &list, &count, &err), titled = false;
-    database_close(db);
-    if (!ok)
+    bool titled = false;
+    if (!machines_all(&list, &count, &err))
         return failure(err);
     json_t *array = json ? json_array() : NULL;
     for (size_t i = 0; i < count; i++) {

@@ -20,10 +20,7 @@ static int start_all(void)
     struct error *err = NULL;
     struct machine *list;
     size_t count;
-    struct database *db = machines_open(&err);
-    bool ok = db && machine_list(db, &list, &count, &err);
-    database_close(db);
-    if (!ok)
+    if (!machines_all(&list, &count, &err))
         return failure(err);
     int status = EXIT_OK;
     for (size_t i = 0; i < count; i++) {

@@ -58,10 +58,7 @@ static int stop_all(const struct request *r)
     struct error *err = NULL;
     struct machine *list;
     size_t count;
-    struct database *db = machines_open(&err);
-    bool ok = db && machine_list(db, &list, &count, &err);
-    database_close(db);
-    if (!ok)
+    if (!machines_all(&list, &count, &err))
         return failure(err);
     int status = stop_list(list, count, r);
     machine_list_free(list, count);

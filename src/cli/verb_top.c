@@ -59,10 +59,7 @@ static bool take(struct table *t, const struct table *before, struct error **err
 {
     struct machine *list;
     size_t count;
-    struct database *db = machines_open(err);
-    bool ok = db && machine_list(db, &list, &count, err);
-    database_close(db);
-    if (!ok)
+    if (!machines_all(&list, &count, err))
         return false;
     *t = (struct table){.rows = calloc(count + 1, sizeof(struct row))};
     for (size_t i = 0; t->rows && i < count; i++) {
