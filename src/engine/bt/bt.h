@@ -409,10 +409,10 @@ void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin);
 /*
  * Takes away the fast way to write the page at host address `host` (0: every page). Any thread, the vCPU may
  * be running: a look-up that is under way sees either tag, which differ by bit 63 only (see
- * bt_callout_access). True when there was one; a block that is running may then have passed its check
- * already, and write until the vCPU comes out of it. `doubt`: such pages are noted in doubt_bits.
+ * bt_callout_access). A block that is running may have passed its check already, and write until the vCPU
+ * comes out of it. `doubt`: pages that it was the way to are noted in doubt_bits.
  */
-bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt);
+void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt);
 
 /* ---- exc.c (gpr-only): raising and delivering ---- */
 /* Each fills cpu->exc and returns false, so that callers can `return bt_raise(...)`. */

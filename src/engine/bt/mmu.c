@@ -299,10 +299,9 @@ void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t lin)
     bt_view_flush_page(cpu, lin);
 }
 
-bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
+void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
 {
-    bool any = cpu->native != NULL; /* who may have the page too, and looks when it is next used */
-    atomic_fetch_add(&cpu->native_denied, 1);
+    atomic_fetch_add(&cpu->native_denied, 1); /* native code may have the page too */
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
         for (unsigned i = 0; i < BT_TLB_SIZE; i++) {
             struct bt_tlb_entry *entry = &cpu->tlbs[mode][i];
@@ -314,11 +313,9 @@ bool bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
             if ((tag & 0xfff) || !__atomic_compare_exchange_n(&entry->write_tag, &tag, tag ^ BIT(63) ^ 1,
                                                               false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
                 continue;
-            any = true;
             if (doubt && atomic_load(&cpu->code_epoch))
                 mark_host(cpu->engine, cpu->engine->doubt_bits, (const void *)(uintptr_t)at);
         }
-    return any;
 }
 
 /* Whether a data breakpoint (DR0-3 by DR7) lies in the page. */

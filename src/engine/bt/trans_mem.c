@@ -74,16 +74,22 @@ void tr_address(struct tr *t, const struct x86_insn *insn)
 
 _Static_assert(sizeof(struct bt_tlb_entry) == 32, "the look-up scales by 32");
 
+void tr_tlb_entry(struct tr *t, uint8_t lin)
+{
+    struct emitter *e = &t->e;
+    emit_mov(e, 8, tr_scratch(t), lin);
+    emit_shift(e, SHIFT_SHR, 8, T1, GUEST_PAGE_SHIFT - 5);
+    emit_alu_imm(e, ALU_AND, 4, T1, (int32_t)((BT_TLB_SIZE - 1) << 5));
+    emit_alu_mem(e, ALU_ADD, 8, T1, CPU(tlb));
+}
+
 /* T0: linear address; T1 becomes the addend, or a stub sees to it. `keep`: T0 stays the linear address. */
 static void look_up(struct tr *t, uint32_t desc, bool keep, unsigned link)
 {
     struct emitter *e = &t->e;
     int32_t tag = (int32_t)(DESC_WRITE(desc) ? offsetof(struct bt_tlb_entry, write_tag)
                                              : offsetof(struct bt_tlb_entry, read_tag));
-    emit_mov(e, 8, tr_scratch(t), T0);
-    emit_shift(e, SHIFT_SHR, 8, T1, GUEST_PAGE_SHIFT - 5);
-    emit_alu_imm(e, ALU_AND, 4, T1, (int32_t)((BT_TLB_SIZE - 1) << 5));
-    emit_alu_mem(e, ALU_ADD, 8, T1, CPU(tlb));
+    tr_tlb_entry(t, T0);
     emit_alu_mem(e, ALU_SUB, 8, T0, MEM_DISP(T1, tag));
     emit_alu_imm(e, ALU_CMP, 8, T0, (int32_t)(GUEST_PAGE_SIZE - DESC_SIZE(desc)));
     struct stub *s = tr_stub(t, STUB_ACCESS, emit_jcc(e, CC_A));

@@ -41,10 +41,7 @@ static void look_up_run(struct tr *t, struct slow *slow, uint8_t reg, size_t tag
 {
     struct emitter *e = &t->e;
     emit_mov(e, 8, T0, reg);
-    emit_mov(e, 8, tr_scratch(t), reg);
-    emit_shift(e, SHIFT_SHR, 8, T1, GUEST_PAGE_SHIFT - 5);
-    emit_alu_imm(e, ALU_AND, 4, T1, (int32_t)((BT_TLB_SIZE - 1) << 5));
-    emit_alu_mem(e, ALU_ADD, 8, T1, CPU(tlb));
+    tr_tlb_entry(t, reg);
     emit_alu_mem(e, ALU_SUB, 8, T0, MEM_DISP(T1, (int32_t)tag));
     emit_alu_imm(e, ALU_CMP, 8, T0, (int32_t)GUEST_PAGE_SIZE - 1);
     slow_if(t, slow, CC_A);

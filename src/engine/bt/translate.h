@@ -260,6 +260,8 @@ void tr_address(struct tr *t, const struct x86_insn *insn);
  * is in a host register, and of guest registers. Clobbers both and the flags.
  */
 struct host_mem tr_mem(struct tr *t, unsigned which);
+/* T1 = the entry of the soft TLB for the linear address in host register `lin`. Clobbers the flags. */
+void tr_tlb_entry(struct tr *t, uint8_t lin);
 /* Checks the groups that are to be checked before the current instruction, not by their first access. */
 void tr_check_early(struct tr *t);
 /* Looks a looped group up before the block, and how far its moving register may go. */
