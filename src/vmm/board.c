@@ -581,8 +581,9 @@ void board_free(struct board *b)
     machine_unlock(&b->m);
     if (b->engine)
         b->ops->close(b->engine);
-    if (b->trace)
-        fclose(b->trace);
+    bool lost = b->trace && ferror(b->trace);
+    if (b->trace && (fclose(b->trace) != 0 || lost))
+        log_line(LOG_WARN, "--trace '%s': not all of it could be written", b->config->trace);
     error_free(b->passed_over);
     acpi_free(&b->acpi);
     smbios_free(&b->smbios);

@@ -127,6 +127,13 @@ class Watching(Case):
         self.assertTrue(any(name.startswith("guest:user:0x") for name in names))
         self.assertTrue(all(code for _, _, code in blocks))
 
+    def test_full_disk_is_told(self):
+        p = subprocess.run([RUCHE, "run", "--engine", "bt", "--kernel", image()["kernel"], "--initrd",
+                            initramfs.make(self.path("initrd"), "poweroff -f"), "--cmdline", "console=ttyS0 quiet",
+                            "--trace", "/dev/full"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("--trace '/dev/full': not all of it could be written", p.stderr)
+
     def test_refused(self):
         for options, why in ((("--engine", "bt,jitdump=/nonexistent"), "cannot write the jitdump '/nonexistent/jit-"),
                              (("--trace", "/nonexistent/trace"), "--trace '/nonexistent/trace': cannot write it")):

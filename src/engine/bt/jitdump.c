@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/util.h"
 
 #define MAGIC     0x4a695444u
@@ -123,8 +124,9 @@ void bt_jitdump_close(struct bt_jitdump *dump)
 {
     if (!dump)
         return;
-    if (dump->file)
-        fclose(dump->file);
+    bool lost = dump->file && ferror(dump->file);
+    if (dump->file && (fclose(dump->file) != 0 || lost))
+        log_line(LOG_WARN, "the jitdump is not complete: it could not all be written");
     if (dump->marker != MAP_FAILED)
         munmap(dump->marker, dump->marker_size);
     for (size_t i = 0; i < dump->symbol_count; i++)
