@@ -32,6 +32,7 @@ SNIPPET(read_hole, "mov $0x800000000000, %rax", "mov (%rax), %ebx");
 SNIPPET(write_hole, "mov $0x8000000000000000, %rax", "mov %ebx, 7(%rax)");
 SNIPPET(push_hole, "mov $0x800000000010, %rsp", "push %rax");
 SNIPPET(rbp_hole, "mov $0x800000000000, %rbp", "mov (%rbp), %al");
+SNIPPET(leave_hole, "mov $0x8000000000001d4e, %rbp", "leave");
 SNIPPET(call_hole, "mov $0x800000000000, %rax", "call *%rax");
 SNIPPET(unaligned_sse, "", "movaps %xmm0, -8(%rsp)");
 SNIPPET(cli, "", "cli");
@@ -180,6 +181,7 @@ static const struct exception {
     CASE("#GP: writing a non-canonical address at CPL 3", write_hole, USER, GP),
     CASE("#SS: pushing to a non-canonical address", push_hole, USER | STRICT, SS),
     CASE("#SS: non-canonical address by RBP", rbp_hole, USER | STRICT, SS),
+    CASE("#SS: LEAVE from a non-canonical address", leave_hole, USER | STRICT, SS),
     CASE("#GP: call to a non-canonical address", call_hole, USER | STRICT, GP),
     CASE("#GP: MOVAPS to an unaligned address", unaligned_sse, USER, GP),
     CASE("#GP: CLI at CPL 3", cli, USER, GP),
@@ -283,6 +285,45 @@ static void run_case(const struct exception *e)
     __asm__ volatile("fninit");
 }
 
+/* --- addresses that differ from those of pages in use by bits that no address may have --- */
+
+SNIPPET(stos, "", "rep stosb");
+SNIPPET(leave, "", "leave");
+
+static void not_canonical(uint64_t address)
+{
+    struct context c = user_context(stos);
+    c.gpr[RDI] = address;
+    c.gpr[RCX] = 8;
+    guest_run(&c);
+    expect_equal(c.vector, GP, "vector of STOS");
+    expect_equal(c.gpr[RDI], address, "RDI");
+    expect_equal(c.gpr[RCX], 8, "RCX");
+    c = kernel_context(leave);
+    c.gpr[RBP] = address;
+    guest_run(&c);
+    expect_equal(c.vector, SS, "vector of LEAVE");
+    expect_equal(c.gpr[RBP], address, "RBP");
+    expect(c.gpr[RSP] != address + 8, "RSP");
+}
+
+static void holes(void)
+{
+    for (unsigned bit = 47; bit < 64; bit++)
+        for (uint64_t page = 0; page < 16; page++)
+            not_canonical(BIT(bit) + (page << 12) + 0xd4e);
+    verdict("non-canonical addresses: pages that nobody uses");
+    code_page[0] = 0xcd; /* int $0x81 */
+    code_page[1] = 0x81;
+    struct context c = kernel_context(code_page);
+    guest_run(&c);
+    code_page[8] = 1; /* written, and code again */
+    guest_run(&c);
+    for (unsigned bit = 47; bit < 64; bit++)
+        not_canonical(((uintptr_t)code_page + 8) ^ BIT(bit));
+    verdict("non-canonical addresses: a page with code");
+}
+
 /* --- double faults and faults in delivery --- */
 
 static void double_faults(void)
@@ -339,5 +380,7 @@ void guest_main(void)
     for (unsigned i = 0; i < ARRAY_SIZE(exceptions); i++)
         if ((!(exceptions[i].flags & STRICT) || in_harness()) && !ends_guest(&exceptions[i]))
             run_case(&exceptions[i]);
+    if (in_harness())
+        holes();
     double_faults();
 }

@@ -37,17 +37,19 @@ struct bt_cpu;
 
 /* Soft TLB: direct-mapped, one table per access mode. Entry layout is known to translated code. */
 struct bt_tlb_entry {
-    uint64_t read_tag; /* linear page address, or BT_TLB_NONE */
+    uint64_t read_tag; /* linear page address, or BT_TLB_NONE of one */
     uint64_t
         write_tag;   /* the same, when writes may go ahead without asking (dirty set, no code in the page) */
     uint64_t addend; /* host address of the page minus its linear address */
     uint64_t flags;  /* BT_TLBE_* and guest physical page */
 };
-#define BT_TLB_NONE      UINT64_C(0x8000000000000fff) /* no page address; far from canonical ones */
-#define BT_TLB_SIZE      (1u << BT_TLB_BITS)
-#define BT_TLBE_GLOBAL   BIT(0)
-#define BT_TLBE_WRITABLE BIT(2) /* writes are allowed and the page is dirty already */
-#define BT_TLBE_LARGE    BIT(1)
+/* An empty entry's tag: no page's address, nor a page or less before any address that comes to `page`'s slot.
+ */
+#define BT_TLB_NONE(page) (((page) ^ 2 * GUEST_PAGE_SIZE) | 1)
+#define BT_TLB_SIZE       (1u << BT_TLB_BITS)
+#define BT_TLBE_GLOBAL    BIT(0)
+#define BT_TLBE_WRITABLE  BIT(2) /* writes are allowed and the page is dirty already */
+#define BT_TLBE_LARGE     BIT(1)
 
 enum bt_tlb_mode {
     BT_TLB_KERNEL,      /* supervisor access, user pages allowed (no SMAP, or AC set) */

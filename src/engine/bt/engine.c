@@ -131,8 +131,10 @@ static struct engine *bt_open(const struct engine_config *config, struct error *
 static void clear_tables(struct bt_cpu *cpu)
 {
     for (unsigned mode = 0; mode < BT_TLB_MODES; mode++)
-        for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-            cpu->tlbs[mode][i] = (struct bt_tlb_entry){.read_tag = BT_TLB_NONE, .write_tag = BT_TLB_NONE};
+        for (uint64_t i = 0; i < BT_TLB_SIZE; i++) {
+            uint64_t none = BT_TLB_NONE(i << GUEST_PAGE_SHIFT);
+            cpu->tlbs[mode][i] = (struct bt_tlb_entry){.read_tag = none, .write_tag = none};
+        }
     for (unsigned i = 0; i < BT_JC_SIZE; i++)
         cpu->jcs[0][i].target = cpu->jcs[1][i].target = BT_JC_NONE;
     for (unsigned i = 0; i < BT_ITLB_SIZE; i++)

@@ -242,8 +242,11 @@ void bt_mark_host_dirty(struct bt_engine *engine, const void *host)
 
 static void tlb_clear(struct bt_tlb_entry *entry)
 {
-    __atomic_store_n(&entry->read_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
-    __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
+    if (entry->read_tag & 1)
+        return; /* clear already */
+    uint64_t none = BT_TLB_NONE(entry->read_tag);
+    __atomic_store_n(&entry->read_tag, none, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->write_tag, none, __ATOMIC_RELAXED);
     entry->flags = 0;
 }
 
@@ -310,7 +313,7 @@ void bt_tlb_deny_writes(struct bt_cpu *cpu, uint64_t host, bool doubt)
             if (host && at != host)
                 continue;
             uint64_t tag = __atomic_load_n(&entry->write_tag, __ATOMIC_RELAXED);
-            if ((tag & 0xfff) || !__atomic_compare_exchange_n(&entry->write_tag, &tag, tag ^ BIT(63) ^ 1,
+            if ((tag & 0xfff) || !__atomic_compare_exchange_n(&entry->write_tag, &tag, BT_TLB_NONE(tag),
                                                               false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
                 continue;
             if (doubt && atomic_load(&cpu->code_epoch))
@@ -362,7 +365,7 @@ bool bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
     struct bt_tlb_entry *entry = bt_tlb_slot(cpu->tlb, lin);
     uint64_t page = round_down(lin, GUEST_PAGE_SIZE);
     touch_memory(cpu, gpa);
-    __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->write_tag, BT_TLB_NONE(page), __ATOMIC_RELAXED);
     __atomic_store_n(&entry->read_tag, page, __ATOMIC_RELAXED);
     __atomic_store_n(&entry->addend, (uint64_t)(uintptr_t)host - page, __ATOMIC_RELAXED);
     entry->flags = flags;
@@ -384,7 +387,7 @@ bool bt_tlb_fill(struct bt_cpu *cpu, uint64_t lin, uint64_t gpa, uint8_t *host, 
     atomic_thread_fence(memory_order_seq_cst);
     bool code = bt_page_has_code(cpu->engine, round_down(gpa, GUEST_PAGE_SIZE), GUEST_PAGE_SIZE);
     if (code || (!write && dirty_logging(cpu->engine)))
-        __atomic_store_n(&entry->write_tag, BT_TLB_NONE, __ATOMIC_RELAXED);
+        __atomic_store_n(&entry->write_tag, BT_TLB_NONE(page), __ATOMIC_RELAXED);
     if (write)
         bt_mark_dirty(cpu->engine, gpa);
     return !code && (write || !dirty_logging(cpu->engine));
