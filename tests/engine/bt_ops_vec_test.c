@@ -59,44 +59,71 @@ static void set_rfbm(uint32_t rfbm)
     cpu->gpr[R_RDX] = 0;
 }
 
-static void test_saves(void **state)
+struct save_case {
+    uint8_t in[XS_END] IMAGE, area[XS_END] IMAGE; /* registers, and what is in memory before */
+    int kind;
+    uint32_t rfbm;
+    unsigned offset; /* within a page, or over its end */
+};
+
+static void random_case(struct save_case *c)
+{
+    c->kind = rand() & 3;
+    c->rfbm = (uint32_t)rand() & 7;
+    c->offset = 64u * ((unsigned)rand() % ((WINDOW_SIZE - 1024) / 64));
+    random_state(c->in);
+    store_le64(c->in + XS_BV, (uint64_t)rand() & 7);
+    for (unsigned i = 0; i < XS_END; i++)
+        c->area[i] = (uint8_t)rand();
+    memset(c->area + XS_BV, 0, 64);
+}
+
+/* The first byte that the engine saves unlike the host, or XS_END. */
+static unsigned save_differs(const struct save_case *c)
 {
     static const char *const codes[] = {"\x48\x0f\xae\x03", "\x48\x0f\xae\x23", "\x48\x0f\xc7\x23",
                                         "\x48\x0f\xae\x33"};
+    uint8_t expected[XS_END] IMAGE, got[XS_END] IMAGE;
+    memcpy(expected, c->area, XS_END);
+    write_window(c->offset, c->area, XS_END);
+    memcpy(cpu->xsave, c->in, XS_END);
+    host_exchange(c->in, NULL, c->rfbm, expected, c->kind);
+    set_rfbm(c->rfbm);
+    cpu->gpr[R_RBX] = WINDOW + c->offset;
+    assert_int_equal(run(codes[c->kind], 4), DONE);
+    read_window(c->offset, got, XS_END);
+    if (c->kind == 0 || (c->rfbm & 1)) {
+        memset(expected + XS_FOP, 0, XS_MXCSR - XS_FOP);
+        if (c->kind < 2 || (load_le64(got + XS_BV) & 1))
+            assert_memory_equal(got + XS_FOP, expected + XS_FOP, XS_MXCSR - XS_FOP);
+        memset(got + XS_FOP, 0, XS_MXCSR - XS_FOP);
+    }
+    /* The registers themselves are what they were. */
+    assert_memory_equal(cpu->xsave + XS_XMM + 128, c->in + XS_XMM + 128,
+                        load_le64(c->in + XS_BV) & 2 ? 128 : 0);
+    unsigned i = 0;
+    while (i < XS_END && got[i] == expected[i])
+        i++;
+    return i;
+}
+
+/*
+ * A switch of threads between loading and saving puts a component into use that was not (XINUSE), in the
+ * host's run or in the engine's, which has the host save: what differs is tried again.
+ */
+static void test_saves(void **state)
+{
     require_avx();
     seed();
     for (int n = 0; n < 2000; n++) {
-        uint8_t in[XS_END] IMAGE, expected[XS_END] IMAGE, got[XS_END] IMAGE;
-        int kind = rand() & 3;
-        uint32_t rfbm = (uint32_t)rand() & 7;
-        /* Within a page, or over its end. */
-        unsigned offset = 64u * ((unsigned)rand() % ((WINDOW_SIZE - 1024) / 64));
-        random_state(in);
-        store_le64(in + XS_BV, (uint64_t)rand() & 7);
-        for (unsigned i = 0; i < XS_END; i++)
-            expected[i] = (uint8_t)rand();
-        memset(expected + XS_BV, 0, 64);
-        write_window(offset, expected, XS_END);
-        memcpy(cpu->xsave, in, XS_END);
-        host_exchange(in, NULL, rfbm, expected, kind);
-        set_rfbm(rfbm);
-        cpu->gpr[R_RBX] = WINDOW + offset;
-        assert_int_equal(run(codes[kind], 4), DONE);
-        read_window(offset, got, XS_END);
-        if (kind == 0 || (rfbm & 1)) {
-            memset(expected + XS_FOP, 0, XS_MXCSR - XS_FOP);
-            if (kind < 2 || (load_le64(got + XS_BV) & 1))
-                assert_memory_equal(got + XS_FOP, expected + XS_FOP, XS_MXCSR - XS_FOP);
-            memset(got + XS_FOP, 0, XS_MXCSR - XS_FOP);
-        }
-        if (memcmp(got, expected, XS_END))
-            for (unsigned i = 0; i < XS_END; i++)
-                if (got[i] != expected[i])
-                    fail_msg("case %d kind %d rfbm %x: byte %u is %02x, expected %02x", n, kind, rfbm, i,
-                             got[i], expected[i]);
-        /* The registers themselves are what they were. */
-        assert_memory_equal(cpu->xsave + XS_XMM + 128, in + XS_XMM + 128,
-                            load_le64(in + XS_BV) & 2 ? 128 : 0);
+        struct save_case c;
+        random_case(&c);
+        unsigned byte = 0;
+        for (unsigned tries = 0; tries < 5 && byte < XS_END; tries++)
+            byte = save_differs(&c);
+        if (byte < XS_END)
+            fail_msg("case %d kind %d rfbm %x: byte %u is saved unlike the host does", n, c.kind, c.rfbm,
+                     byte);
     }
 }
 

@@ -7,9 +7,11 @@
  * are the same numbers. A batch is ORACLE_BATCH sequences, each with a code slot and a data window of its
  * own:
  *
- *     ORACLE_CODE + slot * ORACLE_CODE_STRIDE   the sequence, ending in a jump to ORACLE_TRAMPOLINE; read and
- * execute ORACLE_DATA + slot * ORACLE_DATA_STRIDE   a hole, two writable pages (the window), one read-only
- * page, ...
+ *     ORACLE_CODE + slot * ORACLE_CODE_STRIDE   the sequence, ending in a jump to ORACLE_TRAMPOLINE
+ *     ORACLE_DATA + slot * ORACLE_DATA_STRIDE   a hole, two writable pages (the window), one read-only page
+ *
+ * Narrow code differs by prefixes from what runs natively, so no sequence should read code: it lies where
+ * single bits and small sums do not point.
  */
 #ifndef TESTS_ENGINE_ORACLE_H
 #define TESTS_ENGINE_ORACLE_H
@@ -44,7 +46,7 @@
 #include "x86/state.h"
 
 #define ORACLE_BATCH       256u
-#define ORACLE_CODE        UINT64_C(0x10000000)
+#define ORACLE_CODE        UINT64_C(0x15a6d000)
 #define ORACLE_CODE_STRIDE 600u
 #define ORACLE_CODE_SIZE   (ORACLE_BATCH * ORACLE_CODE_STRIDE)
 #define ORACLE_CODE_MAX    500u /* bytes of a sequence without the final jump */

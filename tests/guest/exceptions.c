@@ -94,6 +94,8 @@ SNIPPET(sse_error, "push $0x1d80; ldmxcsr (%rsp); xorps %xmm1, %xmm1; mov $1, %e
         "divss %xmm1, %xmm0");
 SNIPPET(unaligned_read, "", "mov -7(%rsp), %eax");
 SNIPPET(unaligned_write, "", "mov %ax, -7(%rsp)");
+SNIPPET(masked_8, "lea -56(%rsp), %rdi; and $-16, %rdi; add $8, %rdi", "maskmovdqu %xmm0, %xmm1");
+SNIPPET(masked_4, "lea -56(%rsp), %rdi; and $-16, %rdi; add $4, %rdi", "maskmovdqu %xmm0, %xmm1");
 SNIPPET(aligned_byte, "", "mov -7(%rsp), %al");
 
 /* --- the conditions some need, and their undoing --- */
@@ -240,6 +242,9 @@ static const struct exception {
     CASE("#UD: SSE division by zero without OSXMMEXCPT", sse_error, USER | STRICT, UD, 0, no_osxmmexcpt),
     CASE("#AC: unaligned read at CPL 3", unaligned_read, USER | STRICT | AC_FLAG, AC, 0, am),
     CASE("#AC: unaligned write at CPL 3", unaligned_write, USER | STRICT | AC_FLAG, AC, 0, am),
+    CASE("#AC: MASKMOVDQU to 4 beyond an aligned address", masked_4, USER | STRICT | AC_FLAG, AC, 0, am),
+    CASE("no #AC: MASKMOVDQU to 8 beyond an aligned address", masked_8, USER | AC_FLAG | TRAP, VECTOR_DONE, 0,
+         am),
     CASE("no #AC: a byte", aligned_byte, USER | AC_FLAG | TRAP, VECTOR_DONE, 0, am),
     CASE("no #AC: CR0.AM clear", unaligned_read, USER | AC_FLAG | TRAP, VECTOR_DONE),
     CASE("no #AC: EFLAGS.AC clear", unaligned_read, USER | TRAP, VECTOR_DONE, 0, am),

@@ -49,6 +49,20 @@ static void zero_rest(struct bt_cpu *cpu, unsigned reg, unsigned from)
         set_element(cpu, reg, i, 4, 0);
 }
 
+/* Elements are not checked for alignment (SDM vol. 2, VMASKMOV; processors do not for gathers either). */
+static bool read_element(struct bt_cpu *cpu, unsigned seg, uint64_t ea, uint64_t *value, unsigned size)
+{
+    uint64_t lin;
+    return bt_seg_linear(cpu, seg, ea, size, BT_READ, &lin) && bt_read_lin(cpu, lin, value, size, BT_READ);
+}
+
+static bool write_element(struct bt_cpu *cpu, unsigned seg, uint64_t ea, uint64_t value, unsigned size)
+{
+    uint64_t lin;
+    return bt_seg_linear(cpu, seg, ea, size, BT_WRITE, &lin) &&
+           bt_write_lin(cpu, lin, &value, size, BT_WRITE);
+}
+
 /* ---- gathers ---- */
 
 static uint64_t gather_address(const struct bt_cpu *cpu, const struct x86_insn *in, uint64_t index)
@@ -73,7 +87,7 @@ bool bt_op_gather(struct bt_cpu *cpu, const struct bt_op *op)
         if (index_size == 4)
             index = (uint64_t)(int64_t)(int32_t)index;
         /* A fault leaves the elements before it done, and their mask cleared. */
-        if (!bt_read_seg(cpu, in->mem.seg, gather_address(cpu, in, index), &value, size))
+        if (!read_element(cpu, in->mem.seg, gather_address(cpu, in, index), &value, size))
             return false;
         set_element(cpu, dest, i, size, value);
         set_element(cpu, mask, i, size, 0);
@@ -105,7 +119,7 @@ bool bt_op_maskmov_load(struct bt_cpu *cpu, const struct bt_op *op)
     uint64_t value[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (unsigned i = 0; i < count; i++)
         if (selected(cpu, in->vvvv.reg, i, size) &&
-            !bt_read_seg(cpu, in->mem.seg, element_address(cpu, in, i * size), &value[i], size))
+            !read_element(cpu, in->mem.seg, element_address(cpu, in, i * size), &value[i], size))
             return false;
     for (unsigned i = 0; i < count; i++)
         set_element(cpu, in->reg.reg, i, size, value[i]);
@@ -121,12 +135,11 @@ bool bt_op_maskmov_store(struct bt_cpu *cpu, const struct bt_op *op)
         if (selected(cpu, in->vvvv.reg, i, size) &&
             !bt_can_write_seg(cpu, in->mem.seg, element_address(cpu, in, i * size), size))
             return false;
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t value = element(cpu, in->reg.reg, i, size);
+    for (unsigned i = 0; i < count; i++)
         if (selected(cpu, in->vvvv.reg, i, size) &&
-            !bt_write_seg(cpu, in->mem.seg, element_address(cpu, in, i * size), &value, size))
+            !write_element(cpu, in->mem.seg, element_address(cpu, in, i * size),
+                           element(cpu, in->reg.reg, i, size), size))
             return false;
-    }
     return bt_op_next(cpu, op);
 }
 
@@ -149,7 +162,7 @@ static bool store_bytes(struct bt_cpu *cpu, const struct bt_op *op, const uint8_
             blame_whole_access(&cpu->exc, i);
             return false;
         }
-    if (bt_checks_alignment(cpu) && (bt_zext(cpu->gpr[R_RDI], in->addrsize) & (count - 1)))
+    if (bt_checks_alignment(cpu) && (bt_zext(cpu->gpr[R_RDI], in->addrsize) & 7)) /* not 16: silicon */
         return bt_raise_error(cpu, VEC_AC, 0);
     for (unsigned i = 0; i < count; i++)
         if ((mask[i] & 0x80) &&
