@@ -229,6 +229,7 @@ static ssize_t write_some(struct chardev *c, const uint8_t *data, size_t len)
 
 static void flush(struct chardev *c)
 {
+    bool waited = c->blocked;
     c->blocked = false;
     while (c->out.fd >= 0 && c->ring_len) {
         size_t run = MIN(c->ring_len, OUTPUT_MAX - c->ring_start);
@@ -244,6 +245,8 @@ static void flush(struct chardev *c)
         c->ring_start = (c->ring_start + (size_t)n) % OUTPUT_MAX;
         c->ring_len -= (size_t)n;
     }
+    if (waited && c->attached && c->client.drained)
+        c->client.drained(c->client.opaque);
 }
 
 static void gathered(void *opaque)
@@ -275,6 +278,11 @@ static void keep(struct chardev *c, const uint8_t *data, size_t len)
     memcpy(c->ring + end, data, first);
     memcpy(c->ring, data + first, len - first);
     c->ring_len += len;
+}
+
+size_t chardev_backlog(const struct chardev *c)
+{
+    return c->ring_len;
 }
 
 void chardev_write(struct chardev *c, const uint8_t *data, size_t len)

@@ -22,6 +22,8 @@ struct chardev_client {
     void (*receive)(void *opaque, const uint8_t *data, size_t len);
     /* The peer came or went. May be NULL. */
     void (*connected)(void *opaque, bool yes);
+    /* Output that had to wait has gone out, so chardev_backlog is 0. May be NULL. */
+    void (*drained)(void *opaque);
 };
 
 /* spec: "none", "stdio", "fd:N", "file:PATH", "unix:PATH". An existing stale socket is replaced, a live one
@@ -34,6 +36,9 @@ void chardev_accept_input(struct chardev *c);
  * socket then first gets the end of it. To be called once, before there is output.
  */
 bool chardev_log(struct chardev *c, const char *path, struct error **err);
+/* Bytes of output that wait for the peer. A front end whose guest can wait gives no more when they are many.
+ */
+size_t chardev_backlog(const struct chardev *c);
 /*
  * Output never blocks the guest. Single bytes are gathered for up to half a millisecond; what the peer does
  * not take is kept up to 1 MiB, then the oldest is dropped; with no peer it vanishes, but for a log.

@@ -190,6 +190,59 @@ static void test_named_port(void **state)
     finish(&c);
 }
 
+/* The byte at a place of a stream that repeats late. */
+static uint8_t pattern(size_t at)
+{
+    return (uint8_t)(at * 7 + (at >> 8) * 13 + (at >> 16));
+}
+
+/* A peer that does not read holds up the driver, and nothing is lost; one that leaves does not. */
+static void test_output_waits(void **state)
+{
+    enum { SIZE = 16384, COUNT = 256 };
+    struct console c;
+    struct drv_buf buf = {.len = SIZE};
+    static uint8_t got[SIZE];
+    unsigned given = 0, taken = 0;
+    size_t received = 0;
+    uint32_t used;
+    agent_start(&c);
+    control(&c, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    int fd = dial(c.path);
+    run(&c);
+    buf.gpa = drv_alloc(&c.d, SIZE, 1);
+    uint8_t *bytes = drv_ptr(&c.d, buf.gpa, SIZE);
+    for (; given - taken == 0 && given < COUNT; given++) {
+        for (size_t i = 0; i < SIZE; i++)
+            bytes[i] = pattern((size_t)given * SIZE + i);
+        assert_true(drv_add(&c.tx1, &buf, 1, false, &c));
+        drv_kick(&c.tx1);
+        run(&c);
+        taken += drv_get(&c.tx1, &used) != NULL;
+    }
+    assert_true(given < COUNT); /* one is not taken */
+    assert_int_equal(taken, given - 1);
+    for (ssize_t n; (n = recv(fd, got, sizeof(got), MSG_DONTWAIT)) > 0; run(&c))
+        for (ssize_t i = 0; i < n; i++)
+            assert_int_equal(got[i], pattern(received++));
+    assert_int_equal(received, (size_t)given * SIZE);
+    assert_non_null(drv_get(&c.tx1, &used));
+
+    /* It waits again, until nobody is there to wait for. */
+    for (given = 0; given < COUNT; given++) {
+        assert_true(drv_add(&c.tx1, &buf, 1, false, &c));
+        drv_kick(&c.tx1);
+        run(&c);
+        if (!drv_get(&c.tx1, &used))
+            break;
+    }
+    assert_true(given < COUNT);
+    close(fd);
+    run(&c);
+    assert_non_null(drv_get(&c.tx1, &used));
+    finish(&c);
+}
+
 /* Messages about ports that do not exist, short ones, unknown ones; a driver that gives no buffers for
  * answers. */
 static void test_odd_messages(void **state)
@@ -240,9 +293,8 @@ static void test_bad_properties(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain_console),
-        cmocka_unit_test(test_named_port),
-        cmocka_unit_test(test_odd_messages),
+        cmocka_unit_test(test_plain_console),  cmocka_unit_test(test_named_port),
+        cmocka_unit_test(test_output_waits),   cmocka_unit_test(test_odd_messages),
         cmocka_unit_test(test_bad_properties),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "device/virtio/virtio.h"
+#include "device/virtio/virtio_console.h"
 #include "os/chardev.h"
 
 #define PORT_MAX         8 /* the console and port1..port7 */
@@ -25,6 +26,7 @@
 #define INPUT_BYTES      4096 /* from the host, until the driver has a buffer */
 #define ELEMENTS_PER_RUN 256
 #define NAME_BYTES_MAX   128
+#define BACKLOG_MAX      65536 /* of a named port's output: then its driver waits for the host's program */
 
 /* What the driver has yet to be told, in this order. */
 enum port_news { NEWS_ADD = 1, NEWS_CONSOLE = 2, NEWS_NAME = 4, NEWS_OPEN = 8 };
@@ -120,11 +122,17 @@ static void input_notify(struct console_port *p)
         chardev_accept_input(p->chardev);
 }
 
+/* The console's driver may spin until its output is taken; a named port's sleeps. */
+static bool output_waits(const struct console_port *p)
+{
+    return p->id && p->chardev && chardev_backlog(p->chardev) > BACKLOG_MAX;
+}
+
 static void output_notify(struct console_port *p, struct virtqueue *vq)
 {
     struct virtqueue_element *e;
     unsigned n = 0;
-    for (; n < ELEMENTS_PER_RUN && (e = pop_or_ask(vq)); n++) {
+    for (; n < ELEMENTS_PER_RUN && !output_waits(p) && (e = pop_or_ask(vq)); n++) {
         for (unsigned i = 0; p->chardev && i < e->out_count; i++)
             chardev_write(p->chardev, e->out[i].iov_base, e->out[i].iov_len);
         virtqueue_push(e, 0);
@@ -132,6 +140,12 @@ static void output_notify(struct console_port *p, struct virtqueue *vq)
     virtqueue_notify(vq);
     if (n == ELEMENTS_PER_RUN)
         virtio_kick(&p->console->virtio, vq->index);
+}
+
+static void port_drained(void *opaque)
+{
+    struct console_port *p = opaque;
+    virtio_kick(&p->console->virtio, rx_queue(p->id) + 1);
 }
 
 /* --- control --- */
@@ -195,6 +209,8 @@ static void port_connected(void *opaque, bool yes)
     p->news |= NEWS_OPEN;
     if (multiport(p->console))
         send_news(p->console);
+    if (!yes)
+        port_drained(p); /* what waited for the peer goes the way of what it no longer reads */
 }
 
 static void device_ready(struct virtio_console *c)
@@ -358,6 +374,7 @@ static bool console_realize(struct device *dev, struct error **err)
             .can_receive = port_can_receive,
             .receive = port_receive,
             .connected = port_connected,
+            .drained = port_drained,
         };
         if (c->port[i].chardev)
             chardev_attach(c->port[i].chardev, &client);
@@ -388,6 +405,12 @@ static void console_unrealize(struct device *dev)
     struct virtio_console *c = DEVICE_OF(struct virtio_console, dev);
     close_ports(c);
     virtio_exit(&c->virtio);
+}
+
+bool virtio_console_guest_open(const struct device *dev, unsigned port)
+{
+    const struct virtio_console *c = (const struct virtio_console *)dev;
+    return c->port[port].guest_open;
 }
 
 /* --- saved state --- */
