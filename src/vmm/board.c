@@ -306,32 +306,34 @@ static bool make_engine(struct board *b, int *status, struct error **err)
 }
 
 /* One device with a few properties, as "name", "value", ..., NULL. */
-static bool add_device(struct board *b, const char *cls, const char *const props[], struct error **err)
+static struct device *add_device(struct board *b, const char *cls, const char *const props[],
+                                 struct error **err)
 {
     struct device *dev = device_new(&b->m, cls, NULL, err);
 
     if (!dev)
-        return false;
+        return NULL;
     for (size_t i = 0; props && props[i]; i += 2) {
         if (!device_set(dev, props[i], props[i + 1], err)) {
             device_free(dev);
-            return false;
+            return NULL;
         }
     }
-    return device_realize(dev, err);
+    return device_realize(dev, err) ? dev : NULL;
 }
 
 /* Of what names a back end: one says EINVAL when it does not understand the words. */
-static bool add_front_end(struct board *b, const char *cls, const char *const props[], const char *option,
-                          int *status, struct error **err)
+static struct device *add_front_end(struct board *b, const char *cls, const char *const props[],
+                                    const char *option, int *status, struct error **err)
 {
     struct error *why = NULL;
+    struct device *dev = add_device(b, cls, props, &why);
 
-    if (add_device(b, cls, props, &why))
-        return true;
+    if (dev)
+        return dev;
     *status = why->code == EINVAL ? BOARD_WRONG_USAGE : BOARD_FAILED;
     error_prefix(err, why, "%s", option);
-    return false;
+    return NULL;
 }
 
 /* The fixed part of the board. The order is that of references between them: buses and interrupt controllers
@@ -419,6 +421,23 @@ static bool add_wished(struct board *b, const struct device_config *d, int *stat
     return false;
 }
 
+/* It comes last, so that with it all others have the places that they have without. */
+static bool add_agent(struct board *b, int *status, struct error **err)
+{
+    cleanup(mem) char *port = NULL;
+
+    if (!b->config->agent)
+        return true;
+    if (asprintf(&port, "org.qemu.guest_agent.0:%s", b->config->agent) < 0) {
+        port = NULL;
+        error_set_errno(err, ENOMEM, "--agent");
+        return false;
+    }
+    const char *props[] = {"port1", port, NULL};
+    b->agent = add_front_end(b, "virtio-console", props, "--agent", status, err);
+    return b->agent != NULL;
+}
+
 static bool add_devices(struct board *b, int *status, struct error **err)
 {
     bool has_rng = false;
@@ -432,6 +451,8 @@ static bool add_devices(struct board *b, int *status, struct error **err)
     for (unsigned i = 0; i < b->config->device_count; i++)
         if (!add_wished(b, &b->config->device[i], status, err))
             return false;
+    if (!add_agent(b, status, err))
+        return false;
     i8259_connect(b->m.pic, set_intr, b);
     return true;
 }

@@ -67,6 +67,7 @@ struct board {
         int64_t
             mark; /* save_disks.c: the time of the last write if nothing was written since; 0: not known */
     } disk[OPTIONS_LIST_MAX]; /* as in config->disk */
+    struct device *agent;     /* with the guest agent's port; NULL: none */
 
     /* The main loop's, under the machine lock. */
     enum run_state state;

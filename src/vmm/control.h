@@ -27,6 +27,7 @@ struct control_block {
 struct control_chardev {
     const char *label; /* of the front end, e.g. "serial0" */
     const char *spec;  /* e.g. "unix:/run/console" */
+    bool open;         /* the guest has it open, as far as can be known */
 };
 
 /* How the last save went, or how far the one in progress is. */

@@ -28,6 +28,7 @@ const char options_help[] =
     "  --uuid UUID      identity of the machine\n"
     "  --serial fd:N    the first serial line is an open descriptor\n"
     "  --serial-log F   file that keeps the end of its output\n"
+    "  --agent CHARDEV  a port for QEMU's guest agent, as --device virtio-console would make it\n"
     "  --control fd:N   the control socket is an open, listening descriptor\n"
     "  --ready-fd N     write \"ready\" or a one-line reason there once the machine runs or has failed\n"
     "  --probe          print as JSON which engines work here, and with which CPU model\n"
@@ -49,6 +50,7 @@ enum option_id {
     OPT_DEVICE,
     OPT_SERIAL,
     OPT_SERIAL_LOG,
+    OPT_AGENT,
     OPT_CONTROL,
     OPT_READY_FD,
     OPT_NO_REBOOT,
@@ -76,6 +78,7 @@ static const struct option long_options[] = {
     {"device", required_argument, NULL, OPT_DEVICE},
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"serial-log", required_argument, NULL, OPT_SERIAL_LOG},
+    {"agent", required_argument, NULL, OPT_AGENT},
     {"control", required_argument, NULL, OPT_CONTROL},
     {"ready-fd", required_argument, NULL, OPT_READY_FD},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
@@ -395,6 +398,8 @@ static bool take(struct parser *p, int option, const char *value)
         return set_text(p, &c->serial, value, "serial");
     case OPT_SERIAL_LOG:
         return set_text(p, &c->serial_log, value, "serial-log");
+    case OPT_AGENT:
+        return set_text(p, &c->agent, value, "agent");
     case OPT_CONTROL:
         return take_control(p, value);
     case OPT_READY_FD:
@@ -487,8 +492,8 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
 
 void options_free(struct machine_config *c)
 {
-    char *single[] = {c->name,    c->engine, c->jitdump,    c->cpu,     c->kernel,  c->initrd,
-                      c->cmdline, c->serial, c->serial_log, c->control, c->restore, c->trace};
+    char *single[] = {c->name,   c->engine,     c->jitdump, c->cpu,     c->kernel,  c->initrd, c->cmdline,
+                      c->serial, c->serial_log, c->agent,   c->control, c->restore, c->trace};
 
     for (size_t i = 0; i < ARRAY_SIZE(single); i++)
         free(single[i]);

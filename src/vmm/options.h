@@ -55,6 +55,7 @@ struct machine_config {
     unsigned device_count;
     char *serial;     /* as chardev_open takes it */
     char *serial_log; /* keeps the end of its output; NULL: none */
+    char *agent;      /* as chardev_open takes it: the guest agent's port; NULL: there is none */
     char *control;    /* a path, "fd:N", or NULL: no control socket */
     int ready_fd;     /* -1: none */
     bool no_reboot;

@@ -18,6 +18,7 @@
 #include "block/block.h"
 #include "core/device.h"
 #include "device/platform/ich9_pm.h"
+#include "device/virtio/virtio_console.h"
 #include "vmm/board.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
@@ -309,8 +310,16 @@ static bool control_block_info(void *opaque, unsigned index, struct control_bloc
 
 static bool control_chardev_info(void *opaque, unsigned index, struct control_chardev *info)
 {
-    *info = (struct control_chardev){.label = "serial0", .spec = ((struct board *)opaque)->config->serial};
-    return index == 0;
+    const struct board *b = opaque;
+
+    if (index == 0)
+        *info = (struct control_chardev){.label = "serial0", .spec = b->config->serial, .open = true};
+    else if (index == 1 && b->agent)
+        *info = (struct control_chardev){
+            .label = "agent", .spec = b->config->agent, .open = virtio_console_guest_open(b->agent, 1)};
+    else
+        return false;
+    return true;
 }
 
 /* Saving. The machine runs, or stands still, or is stopped and goes on meanwhile; only a reset makes the save

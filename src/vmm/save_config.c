@@ -105,6 +105,9 @@ static json_t *describe_machine(const struct machine_config *c, const struct sav
                   describe_devices(c), "serial", serial, "no-reboot", c->no_reboot);
     bool ok = o != NULL;
 
+    /* Where it leads to is an affair of each life. */
+    if (ok && c->agent)
+        ok = json_object_set_new(o, "agent", json_true()) == 0;
     if (ok && c->name)
         ok = json_object_set_new(o, "name", json_string(c->name)) == 0;
     if (ok && c->kernel)
@@ -138,7 +141,7 @@ char *save_describe(const struct machine_config *config, const struct saved_iden
 struct fields {
     const char *name, *uuid, *kernel, *initrd, *cmdline, *serial;
     json_t *modules, *disks, *nets, *devices;
-    int processors, no_reboot;
+    int processors, no_reboot, agent;
     json_int_t memory;
 };
 
@@ -288,16 +291,26 @@ static bool read_fields(json_t *o, struct fields *f, struct error **err)
 {
     json_error_t e;
 
-    if (json_unpack_ex(o, &e, 0, "{s?s, s:s, s:i, s:I, s?s, s?s, s:o, s?s, s:o, s:o, s:o, s:s, s:b !}",
+    if (json_unpack_ex(o, &e, 0, "{s?s, s:s, s:i, s:I, s?s, s?s, s:o, s?s, s:o, s:o, s:o, s:s, s:b, s?b !}",
                        "name", &f->name, "uuid", &f->uuid, "processors", &f->processors, "memory", &f->memory,
                        "kernel", &f->kernel, "initrd", &f->initrd, "modules", &f->modules, "cmdline",
                        &f->cmdline, "disks", &f->disks, "networks", &f->nets, "devices", &f->devices,
-                       "serial", &f->serial, "no-reboot", &f->no_reboot) < 0)
+                       "serial", &f->serial, "no-reboot", &f->no_reboot, "agent", &f->agent) < 0)
         return wrong(err, e.text);
     if (f->processors < 1 || f->processors > OPTIONS_CPUS_MAX)
         return wrong(err, "processors");
     if (f->memory < (json_int_t)MIB || f->memory % GUEST_PAGE_SIZE)
         return wrong(err, "memory");
+    return true;
+}
+
+/* A machine that was saved with the port has it, one without has not, whatever is asked for now. */
+static bool read_agent(bool saved, struct machine_config *c, struct error **err)
+{
+    if (saved)
+        return fill(&c->agent, "none", err);
+    free(c->agent);
+    c->agent = NULL;
     return true;
 }
 
@@ -314,7 +327,7 @@ static bool read_machine(json_t *o, struct machine_config *c, struct saved_ident
            fill(&c->kernel, f.kernel, err) && fill(&c->initrd, f.initrd, err) &&
            fill(&c->cmdline, f.cmdline, err) && fill(&c->serial, f.serial, err) &&
            read_modules(f.modules, c, err) && read_disks(f.disks, c, id, err) && read_nets(f.nets, c, err) &&
-           read_devices(f.devices, c, err);
+           read_devices(f.devices, c, err) && read_agent(f.agent, c, err);
 }
 
 bool saved_read_description(const char *text, size_t len, struct machine_config *config,

@@ -39,8 +39,9 @@ char *save_describe(const struct machine_config *config, const struct saved_iden
 
 /*
  * Reads a description. What *config holds already takes the place of what was saved: engine, name, serial
- * line, control socket, disks, networks; of the last two there must be as many. Everything else is filled in;
- * options_free releases it. False and *err for text that is no description; *config may be half filled then.
+ * line, the agent's port if it has one, control socket, disks, networks; of the last two there must be as
+ * many. Everything else is filled in; options_free releases it. False and *err for text that is no
+ * description; *config may be half filled then.
  */
 bool saved_read_description(const char *text, size_t len, struct machine_config *config,
                             struct saved_identity *id, struct error **err);

@@ -98,7 +98,7 @@ static inline bool fake_block_info(void *opaque, unsigned index, struct control_
 
 static inline bool fake_chardev_info(void *opaque, unsigned index, struct control_chardev *info)
 {
-    *info = (struct control_chardev){.label = "serial0", .spec = "unix:/x"};
+    *info = (struct control_chardev){.label = "serial0", .spec = "unix:/x", .open = true};
     return index == 0;
 }
 

@@ -55,14 +55,15 @@ static void everything_at_once(void **state)
     struct machine_config c;
     struct error *err = NULL;
 
-    assert_int_equal(parse(&c,
-                           "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 "
-                           "--memory 1G --kernel a "
-                           "--initrd b --module m_x=1 "
-                           "--module n --cmdline console=ttyS0_quiet --no-reboot --serial-log l "
-                           "--uuid 01234567-89ab-4cde-8f01-23456789abcd",
-                           &err),
-                     OPTIONS_RUN);
+    assert_int_equal(
+        parse(&c,
+              "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 "
+              "--memory 1G --kernel a "
+              "--initrd b --module m_x=1 "
+              "--module n --cmdline console=ttyS0_quiet --no-reboot --serial-log l --agent unix:a "
+              "--uuid 01234567-89ab-4cde-8f01-23456789abcd",
+              &err),
+        OPTIONS_RUN);
     assert_string_equal(c.name, "web-1");
     assert_string_equal(c.engine, "bt");
     assert_int_equal(c.native, ENGINE_NATIVE_OFF);
@@ -77,6 +78,7 @@ static void everything_at_once(void **state)
     assert_string_equal(c.cmdline, "console=ttyS0 quiet");
     assert_true(c.no_reboot);
     assert_string_equal(c.serial_log, "l");
+    assert_string_equal(c.agent, "unix:a");
     assert_int_equal(c.uuid[0], 0x01);
     assert_int_equal(c.uuid[15], 0xcd);
     options_free(&c);
@@ -169,6 +171,7 @@ static void refused(void **state)
         {"--kernel k --control fd:999", "not an open file descriptor"},
         {"--kernel k --ready-fd x", "not an open file descriptor"},
         {"--kernel k --serial=", "empty value"},
+        {"--kernel k --agent=", "empty value"},
         {"--kernel k --verify", "--restore FILE is missing"},
         {"--restore s --kernel k", "--kernel does not go with --restore"},
         {"--restore s --memory 1G", "--memory does not go with --restore"},

@@ -8,8 +8,8 @@ static json_t *query_chardev(struct qmp_call *call, struct error **err)
     struct control_chardev c;
 
     for (unsigned i = 0; call->ops->chardev_info(call->opaque, i, &c); i++)
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:b}", "label", c.label, "filename", c.spec, "frontend-open", true));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "label", c.label, "filename", c.spec,
+                                              "frontend-open", c.open));
     return list;
 }
 
