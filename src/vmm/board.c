@@ -433,7 +433,7 @@ static bool add_agent(struct board *b, int *status, struct error **err)
         error_set_errno(err, ENOMEM, "--agent");
         return false;
     }
-    const char *props[] = {"port1", port, NULL};
+    const char *props[] = {"open", "on", "port1", port, NULL};
     b->agent = add_front_end(b, "virtio-console", props, "--agent", status, err);
     return b->agent != NULL;
 }

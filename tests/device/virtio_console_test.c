@@ -140,12 +140,12 @@ static void test_plain_console(void **state)
     finish(&c);
 }
 
-static void agent_start(struct console *c)
+static void agent_start(struct console *c, const char *more)
 {
     char props[120];
     c->t = pci_machine_new();
     make_dir(c);
-    snprintf(props, sizeof(props), "port1=org.qemu.guest_agent.0:unix:%s", c->path);
+    snprintf(props, sizeof(props), "port1=org.qemu.guest_agent.0:unix:%s%s", c->path, more);
     struct device *dev = pci_machine_add(c->t, "virtio-console", props);
     drv_init(&c->d, c->t, dev, V1 | MULTIPORT);
     assert_int_equal(drv_read(&c->d, c->d.config + 4, 4), 2); /* max_nr_ports */
@@ -163,7 +163,7 @@ static void test_named_port(void **state)
     struct console c;
     uint32_t len;
     char buf[BUF];
-    agent_start(&c);
+    agent_start(&c, "");
     control(&c, VIRTIO_CONSOLE_BAD_ID, VIRTIO_CONSOLE_DEVICE_READY, 1);
     expect(&c, 1, VIRTIO_CONSOLE_PORT_ADD, 1, NULL);
     control(&c, 1, VIRTIO_CONSOLE_PORT_READY, 1);
@@ -190,6 +190,31 @@ static void test_named_port(void **state)
     finish(&c);
 }
 
+/* Who comes and goes is no news to a driver whose ports are always open, and what nobody reads is gone. */
+static void test_open_without_peer(void **state)
+{
+    struct console c;
+    uint32_t len;
+    char buf[BUF];
+    agent_start(&c, ",open=on");
+    control(&c, VIRTIO_CONSOLE_BAD_ID, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    expect(&c, 1, VIRTIO_CONSOLE_PORT_ADD, 1, NULL);
+    control(&c, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+    expect(&c, 1, VIRTIO_CONSOLE_PORT_NAME, 1, "org.qemu.guest_agent.0");
+    expect(&c, 1, VIRTIO_CONSOLE_PORT_OPEN, 1, NULL);
+    control(&c, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    put(&c, &c.tx1, "lost", 4);
+    int fd = dial(c.path);
+    run(&c);
+    put(&c, &c.tx1, "seen", 4);
+    assert_int_equal(recv(fd, buf, sizeof(buf), MSG_DONTWAIT), 4);
+    assert_memory_equal(buf, "seen", 4);
+    close(fd);
+    run(&c);
+    assert_null(drv_get(&c.crx, &len));
+    finish(&c);
+}
+
 /* The byte at a place of a stream that repeats late. */
 static uint8_t pattern(size_t at)
 {
@@ -206,7 +231,7 @@ static void test_output_waits(void **state)
     unsigned given = 0, taken = 0;
     size_t received = 0;
     uint32_t used;
-    agent_start(&c);
+    agent_start(&c, "");
     control(&c, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
     int fd = dial(c.path);
     run(&c);
@@ -249,7 +274,7 @@ static void test_odd_messages(void **state)
 {
     struct console c;
     uint32_t len;
-    agent_start(&c);
+    agent_start(&c, "");
     control(&c, 0, VIRTIO_CONSOLE_PORT_READY, 1);
     control(&c, 2, VIRTIO_CONSOLE_PORT_OPEN, 1);
     control(&c, 0xFFFFFFFE, VIRTIO_CONSOLE_PORT_READY, 1);
@@ -293,9 +318,9 @@ static void test_bad_properties(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain_console),  cmocka_unit_test(test_named_port),
-        cmocka_unit_test(test_output_waits),   cmocka_unit_test(test_odd_messages),
-        cmocka_unit_test(test_bad_properties),
+        cmocka_unit_test(test_plain_console), cmocka_unit_test(test_named_port),
+        cmocka_unit_test(test_output_waits),  cmocka_unit_test(test_open_without_peer),
+        cmocka_unit_test(test_odd_messages),  cmocka_unit_test(test_bad_properties),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,9 @@
  *     --device virtio-console,chardev=unix:PATH                          a console
  *     --device virtio-console,port1=org.qemu.guest_agent.0:unix:PATH     a named port, no console
  *
+ * A program that finds its port closed on the host's side polls it, and what it writes waits for the next who
+ * comes; with open=on it sleeps, and what nobody reads is gone.
+ *
  * What is to be said to the driver about a port is kept as bits, not as messages, so that a driver that does
  * not listen costs nothing.
  */
@@ -47,6 +50,7 @@ struct virtio_console {
     struct virtio_device virtio;
     char *chardev;                 /* property */
     char *port_spec[PORT_MAX - 1]; /* properties port1.. */
+    bool open;                     /* property */
     struct console_port port[PORT_MAX];
     unsigned port_count; /* highest id in use, plus 1 */
 };
@@ -203,12 +207,14 @@ static void send_news(struct virtio_console *c)
 static void port_connected(void *opaque, bool yes)
 {
     struct console_port *p = opaque;
-    if (p->id == 0 || p->host_open == yes)
+    if (p->id == 0)
         return; /* the console is always open */
-    p->host_open = yes;
-    p->news |= NEWS_OPEN;
-    if (multiport(p->console))
-        send_news(p->console);
+    if (!p->console->open && p->host_open != yes) {
+        p->host_open = yes;
+        p->news |= NEWS_OPEN;
+        if (multiport(p->console))
+            send_news(p->console);
+    }
     if (!yes)
         port_drained(p); /* what waited for the peer goes the way of what it no longer reads */
 }
@@ -318,7 +324,7 @@ static bool open_port(struct virtio_console *c, unsigned id, char *name, const c
     p->chardev = chardev_open(spec, c->virtio.pci.dev.machine->loop, err);
     if (!p->chardev)
         return false;
-    p->host_open = id == 0 || strncmp(spec, "unix:", 5) != 0;
+    p->host_open = id == 0 || c->open || strncmp(spec, "unix:", 5) != 0;
     c->port_count = id + 1;
     return true;
 }
@@ -477,6 +483,10 @@ static const struct prop console_props[] = {
      .type = PROP_STRING,
      .offset = offsetof(struct virtio_console, chardev),
      .help = "what the console talks to: none, stdio, file:PATH, unix:PATH"},
+    {.name = "open",
+     .type = PROP_BOOL,
+     .offset = offsetof(struct virtio_console, open),
+     .help = "named ports look open to the guest even while nobody is at the other end"},
     PORT_PROP(1),
     PORT_PROP(2),
     PORT_PROP(3),
