@@ -86,6 +86,7 @@ static bool read_members(const json_t *o, struct machine_state *state)
     state->since = json_integer_value(json_object_get(o, "since"));
     copy_text(state->control, sizeof(state->control), json_string_value(json_object_get(o, "control")));
     copy_text(state->serial, sizeof(state->serial), json_string_value(json_object_get(o, "serial")));
+    copy_text(state->agent, sizeof(state->agent), json_string_value(json_object_get(o, "agent")));
     state->killed = json_is_true(json_object_get(o, "killed"));
     state->status = (int)json_integer_value(json_object_get(o, "status"));
     copy_text(state->reason, sizeof(state->reason), json_string_value(json_object_get(o, "reason")));
@@ -119,10 +120,11 @@ void machine_state_read(const struct machine *m, struct machine_state *state)
 bool machine_state_write(const struct machine *m, const struct machine_state *state, struct error **err)
 {
     cleanup(mem) char *path = state_path(m);
-    json_t *o = json_pack("{s:s, s:i, s:i, s:I, s:s, s:s, s:b, s:i, s:s}", "life", life_names[state->life],
-                          "pid", (int)state->pid, "keeper", (int)state->keeper, "since",
-                          (json_int_t)state->since, "control", state->control, "serial", state->serial,
-                          "killed", state->killed, "status", state->status, "reason", state->reason);
+    json_t *o =
+        json_pack("{s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:b, s:i, s:s}", "life", life_names[state->life],
+                  "pid", (int)state->pid, "keeper", (int)state->keeper, "since", (json_int_t)state->since,
+                  "control", state->control, "serial", state->serial, "agent", state->agent, "killed",
+                  state->killed, "status", state->status, "reason", state->reason);
     bool ok = o && catalog_write_json(path, o, err);
     if (!o)
         error_set(err, EINVAL, "write '%s': a text in it is not UTF-8", path);

@@ -29,10 +29,10 @@ enum machine_life {
 
 struct machine_state {
     enum machine_life life;
-    pid_t pid;                      /* of ruche-vmm, while it lives and is watched; else 0 */
-    pid_t keeper;                   /* of the process that watches over it */
-    int64_t since;                  /* Unix time at which that life began */
-    char control[128], serial[128]; /* its sockets */
+    pid_t pid;                                  /* of ruche-vmm, while it lives and is watched; else 0 */
+    pid_t keeper;                               /* of the process that watches over it */
+    int64_t since;                              /* Unix time at which that life began */
+    char control[128], serial[128], agent[128]; /* its sockets; the last may be empty: there is none */
     /* The end. */
     bool killed;      /* by a signal, */
     int status;       /* with this number; else the exit status */

@@ -132,6 +132,8 @@ static void remove_sockets(const struct keeper *k)
 {
     unlink(k->state.control);
     unlink(k->state.serial);
+    if (k->state.agent[0])
+        unlink(k->state.agent);
 }
 
 /* Waits for the machine's end and writes it down while the process is still there, so that its number means
@@ -241,6 +243,8 @@ static bool choose_sockets(struct keeper *k, struct error **err)
     }
     snprintf(k->state.control, sizeof(k->state.control), "%scontrol.sock", prefix);
     snprintf(k->state.serial, sizeof(k->state.serial), "%sconsole.sock", prefix);
+    if (!machine_has_own_agent(k->m))
+        snprintf(k->state.agent, sizeof(k->state.agent), "%sagent.sock", prefix);
     return true;
 }
 
@@ -253,6 +257,9 @@ static bool add_places(struct keeper *k, struct error **err)
     words_option(&k->words, "control", k->state.control);
     words_option(&k->words, "serial", serial);
     words_option(&k->words, "serial-log", log);
+    cleanup(mem) char *agent = catalog_format("unix:%s", k->state.agent);
+    if (k->state.agent[0])
+        words_option(&k->words, "agent", agent);
     return true;
 }
 

@@ -146,6 +146,18 @@ static void add_resume_words(const struct machine *m, struct words *w)
     words_option(w, "restore", memory);
 }
 
+bool machine_has_own_agent(const struct machine *m)
+{
+    size_t i;
+    json_t *device;
+    json_array_foreach(json_object_get(m->config, "devices"), i, device)
+    {
+        if (strstr(json_string_value(device), "=org.qemu.guest_agent.0:"))
+            return true;
+    }
+    return false;
+}
+
 bool machine_words(const struct machine *m, struct words *w, struct error **err)
 {
     struct image image = {0};

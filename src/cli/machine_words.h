@@ -12,6 +12,9 @@
 /* Adds an option, with its value unless that is NULL. */
 void words_option(struct words *w, const char *name, const char *value);
 
+/* Whether one of its devices has the guest agent's port, which then is its user's affair. */
+bool machine_has_own_agent(const struct machine *m);
+
 /* The image that the machine's disk stands on, as it was when that was put on it; anything else would read as
  * a ruined disk. `image` is filled on success only, and left as it is when the machine has none. */
 bool machine_image(const struct machine *m, struct image *image, struct error **err);

@@ -103,6 +103,8 @@ json_t *machine_look_json(const struct machine *m, const struct machine_look *lo
         json_object_set_new(o, "pid", json_integer(s->pid));
         json_object_set_new(o, "control", json_string(s->control));
         json_object_set_new(o, "serial", json_string(s->serial));
+        if (s->agent[0])
+            json_object_set_new(o, "agent", json_string(s->agent));
     }
     if (s->since)
         json_object_set_new(o, "since", json_integer(s->since));

@@ -3,10 +3,15 @@
 #include "cli/print.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "base/util.h"
+#include "catalog/file.h"
 #include "cli/verb.h"
+
+#define HARMLESS_MAX 300u
 
 const char *age_text(int64_t since, char text[32])
 {
@@ -37,6 +42,34 @@ const char *size_text(uint64_t bytes, char text[32])
     }
     snprintf(text, 32, v < 10 && unit ? "%.1f %s" : "%.0f %s", v, units[unit]);
     return text;
+}
+
+/* The control character at `p`, of ASCII or one that UTF-8 writes as C2 80 to C2 9F; 0: there is none. */
+static unsigned control_at(const unsigned char *p)
+{
+    if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+        return p[1];
+    return *p < ' ' || *p == 0x7f ? *p : 0;
+}
+
+char *print_harmless(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    cleanup(mem) char *out = malloc(4 * HARMLESS_MAX + 8);
+    char *to = out;
+    /* It is cut in front of a character, not in one. */
+    for (size_t n = 0; out && *p && (n < HARMLESS_MAX || (*p & 0xc0) == 0x80) && n < HARMLESS_MAX + 4;
+         n++, p++) {
+        unsigned control = control_at(p);
+        if (control)
+            to += snprintf(to, 5, "\\x%02x", control);
+        else
+            *to++ = (char)*p;
+        p += control >= 0x80;
+    }
+    if (out)
+        *to = 0;
+    return catalog_format("%s%s", out ? out : "", *p ? "..." : "");
 }
 
 int print_json(json_t *value)

@@ -12,6 +12,12 @@ const char *age_text(int64_t since, char text[32]);
 /* "1.5 GiB": three digits that matter are enough for reading. */
 const char *size_text(uint64_t bytes, char text[32]);
 
+/*
+ * Text of a guest's, for a message: at most one line of some hundred characters, with what a terminal would
+ * take for a command written as \\xNN. Owned by the caller.
+ */
+char *print_harmless(const char *text);
+
 /* Prints and frees JSON; gives an exit status. */
 int print_json(json_t *value);
 

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "catalog/file.h"
+#include "cli/agent_guest.h"
 #include "cli/args.h"
 #include "cli/keeper.h"
 #include "cli/machines.h"
@@ -18,6 +19,7 @@ static json_t *whole(const struct machine *m)
     cleanup(mem) char *console = machine_serial_log(m);
     machine_look(m, &look);
     json_t *o = machine_look_json(m, &look);
+    json_object_set_new(o, "addresses", guest_addresses(m));
     json_object_set_new(o, "folder", json_string(m->dir));
     json_object_set_new(o, "log", json_string(log));
     json_object_set_new(o, "console", json_string(console));
