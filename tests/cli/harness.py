@@ -2,6 +2,7 @@
 """What the tests of the command line share: `ruche` in a world of its own, on pipes or on a pseudo-terminal."""
 import fcntl
 import hashlib
+import json
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import select
 import shlex
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import tempfile
@@ -254,6 +256,74 @@ class Real(Case):
             self.assertIsNone(p.poll())
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.02)
+
+
+class Named(Case):
+    """Named machines, with a stand-in for the machine unless a test says otherwise."""
+    fake = "guest"
+
+    def setUp(self):
+        super().setUp()
+        self.env["FAKE"] = self.fake
+        self.addCleanup(self.end_all)
+
+    def end_all(self):
+        """Whatever still runs in this test's world."""
+        while left := processes(self.folder):
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.02)
+
+    def create(self, name="web", *options):
+        self.assertEqual(self.ruche("create", name, "--kernel", "/k", *options), ("", ""))
+
+    def sockets(self):
+        return [name for name, (mode, *_) in contents(self.folder).items() if stat.S_ISSOCK(mode)]
+
+    def inspect(self, name="web"):
+        return json.loads(self.ruche("inspect", "--json", name)[0])[0]
+
+    def state(self, name="web"):
+        with open(os.path.join(self.inspect(name)["folder"], "state.json"), encoding="utf-8") as f:
+            return json.load(f)
+
+    def list(self, *options):
+        return {o["name"]: o for o in json.loads(self.ruche("ls", "--json", *options)[0])}
+
+    def refused(self, *words, status=125):
+        return self.one_line(self.ruche(*words, status=status)[1])
+
+    def wait_until(self, condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
+
+    def kill(self, pid):
+        os.kill(pid, signal.SIGKILL)
+        self.wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+    def vmm_runs(self):
+        """Whether the stand-in has written down that it was started."""
+        return os.path.exists(self.path("log")) and any("--uuid" in line for line in self.log())
+
+    def end(self, p):
+        """A command that a failed test has left waiting must not keep the others from running."""
+        p.kill()
+        p.communicate()
+
+    def popen(self, *words, **environment):
+        p = subprocess.Popen([RUCHE, *words], env=dict(self.env, **environment), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.end, p)
+        return p
+
+    def option(self, name):
+        words = [line for line in self.log() if "--uuid" in line][-1].split(" --")
+        return [word.split(" ", 1)[1] for word in words if word.startswith(name + " ")]
 
 
 class Terminal:

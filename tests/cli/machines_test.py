@@ -12,76 +12,9 @@ import time
 import unittest
 
 import kernels
-from harness import RECIPE, RUCHE, Case, Real, Terminal, contents, processes
+from harness import RECIPE, RUCHE, Named, Real, Terminal, contents, processes
 
 ESCAPE = b"\x1d"
-
-
-class Named(Case):
-    fake = "guest"
-
-    def setUp(self):
-        super().setUp()
-        self.env["FAKE"] = self.fake
-        self.addCleanup(self.end_all)
-
-    def end_all(self):
-        """Whatever still runs in this test's world."""
-        while left := processes(self.folder):
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.02)
-
-    def create(self, name="web", *options):
-        self.assertEqual(self.ruche("create", name, "--kernel", "/k", *options), ("", ""))
-
-    def sockets(self):
-        return [name for name, (mode, *_) in contents(self.folder).items() if stat.S_ISSOCK(mode)]
-
-    def inspect(self, name="web"):
-        return json.loads(self.ruche("inspect", "--json", name)[0])[0]
-
-    def state(self, name="web"):
-        with open(os.path.join(self.inspect(name)["folder"], "state.json"), encoding="utf-8") as f:
-            return json.load(f)
-
-    def list(self, *options):
-        return {o["name"]: o for o in json.loads(self.ruche("ls", "--json", *options)[0])}
-
-    def refused(self, *words, status=125):
-        return self.one_line(self.ruche(*words, status=status)[1])
-
-    def wait_until(self, condition):
-        deadline = time.monotonic() + 30
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.02)
-
-    def kill(self, pid):
-        os.kill(pid, signal.SIGKILL)
-        self.wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
-
-    def vmm_runs(self):
-        """Whether the stand-in has written down that it was started."""
-        return os.path.exists(self.path("log")) and any("--uuid" in line for line in self.log())
-
-    def end(self, p):
-        """A command that a failed test has left waiting must not keep the others from running."""
-        p.kill()
-        p.communicate()
-
-    def popen(self, *words, **environment):
-        p = subprocess.Popen([RUCHE, *words], env=dict(self.env, **environment), stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(self.end, p)
-        return p
-
-    def option(self, name):
-        words = [line for line in self.log() if "--uuid" in line][-1].split(" --")
-        return [word.split(" ", 1)[1] for word in words if word.startswith(name + " ")]
 
 
 class Catalogue(Named):
@@ -90,7 +23,7 @@ class Catalogue(Named):
         self.create("web", "--cpus", "2", "--memory", "1G", "--cmdline", "a b")
         self.create("db")
         self.assertEqual(self.ruche("ls"), ("", ""))
-        self.assertRegex(self.ruche("ls", "-a")[0], r"(?m)^web +stopped +- +2 +1024M +/k$")
+        self.assertRegex(self.ruche("ls", "-a")[0], r"(?m)^web +stopped +- +2 +1024M +- +/k$")
         self.assertEqual(sorted(self.list("-a")), ["db", "web"])
         web = self.inspect()
         self.assertEqual(web["status"], "stopped")
@@ -268,7 +201,7 @@ class Life(Named):
         line = self.log()[-1]
         web = self.inspect()
         for words in (f"--name web --uuid {web['uuid']}", "--kernel /k", f"--control {web['folder']}/control.sock",
-                      f"--serial unix:{web['folder']}/console.sock", f"--serial-log {web['console']}", f"mac={web['config']['nets'][0]['mac']}",
+                      f"--serial unix:{web['folder']}/console.sock", f"--agent unix:{web['folder']}/agent.sock", f"--serial-log {web['console']}", f"mac={web['config']['nets'][0]['mac']}",
                       "--cpus 1", "--memory 524288K"):
             self.assertIn(words, line)
         self.assertEqual(web["status"], "running")
@@ -311,7 +244,7 @@ class Life(Named):
         self.ruche("start", "web")
         web = self.inspect()
         self.assertEqual(web["control"], f"{self.runtime}/ruche/{web['uuid']}.control.sock")
-        self.assertEqual(len(self.sockets()), 2)
+        self.assertEqual(len(self.sockets()), 2)  # the stand-in makes none for the agent
         self.ruche("stop", "web")
         self.assertEqual(self.sockets(), [])
 
