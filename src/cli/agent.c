@@ -22,7 +22,7 @@
 #define GAP_MS   30     /* and between two turns, so that whoever looks finds it free */
 
 struct agent {
-    char *name, *socket, *lock_path;
+    char *name, *socket, *lock_path; /* the last may be NULL: nobody takes turns */
     int patience_ms;
     int lock; /* -1: it is not our turn */
     uint64_t turn_end;
@@ -63,7 +63,7 @@ static bool begin_turn(struct agent *a, struct error **err)
 {
     if (a->wire)
         return true;
-    if (!take_lock(a, err))
+    if (a->lock_path && !take_lock(a, err))
         return false;
     a->turn_end = monotonic_ns() + TURN_NS;
     a->wire = agent_wire_open(a->socket, a->patience_ms, err);
@@ -139,6 +139,27 @@ static bool look(const struct machine *m, const char *control_path, int timeout_
     return ok;
 }
 
+/* The first turn. */
+static struct agent *meet(const char *name, const char *socket_path, const char *lock_path, int patience_ms,
+                          struct error **err)
+{
+    struct error *why = NULL;
+    struct agent *a = calloc(1, sizeof(*a));
+    if (!a)
+        return error_set_errno(err, ENOMEM, "guest agent of machine '%s'", name), NULL;
+    *a = (struct agent){.name = catalog_format("%s", name),
+                        .socket = catalog_format("%s", socket_path),
+                        .lock_path = lock_path ? catalog_format("%s", lock_path) : NULL,
+                        .patience_ms = patience_ms,
+                        .lock = -1};
+    if (begin_turn(a, &why))
+        return a;
+    bool mute = why->code == ETIMEDOUT;
+    error_prefix(err, why, "guest agent of machine '%s'%s", name, mute ? " (ruche console shows why)" : "");
+    agent_close(a);
+    return NULL;
+}
+
 struct agent *agent_open(const struct machine *m, int patience_ms, struct error **err)
 {
     struct machine_state state;
@@ -154,24 +175,19 @@ struct agent *agent_open(const struct machine *m, int patience_ms, struct error 
                   m->name, m->name);
         return NULL;
     }
-    struct agent *a = look(m, state.control, patience_ms, err) ? calloc(1, sizeof(*a)) : NULL;
-    if (!a)
+    if (!look(m, state.control, patience_ms, err))
         return NULL;
-    *a = (struct agent){.name = catalog_format("%s", m->name),
-                        .socket = catalog_format("%s", state.agent),
-                        .lock_path = catalog_format("%s/agent.lock", m->dir),
-                        .patience_ms = patience_ms,
-                        .lock = -1};
-    struct error *why = NULL;
-    if (begin_turn(a, &why)) {
+    cleanup(mem) char *lock_path = catalog_format("%s/agent.lock", m->dir);
+    struct agent *a = meet(m->name, state.agent, lock_path, patience_ms, err);
+    if (a)
         agent_thaw_forgotten(a, m);
-        return a;
-    }
-    bool mute = why->code == ETIMEDOUT;
-    error_prefix(err, why, "guest agent of machine '%s'%s", m->name,
-                 mute ? " (ruche console shows why)" : "");
-    agent_close(a);
-    return NULL;
+    return a;
+}
+
+struct agent *agent_open_socket(const char *name, const char *socket_path, int patience_ms,
+                                struct error **err)
+{
+    return meet(name, socket_path, NULL, patience_ms, err);
 }
 
 void agent_close(struct agent *a)

@@ -27,6 +27,10 @@ struct agent;
  * for an answer, and for the turn. NULL and *err, which says what to do, when there is none to talk to.
  */
 struct agent *agent_open(const struct machine *m, int patience_ms, struct error **err);
+/* As agent_open, for a machine of which only the agent's socket is known, and with which nobody takes turns.
+ */
+struct agent *agent_open_socket(const char *name, const char *socket_path, int patience_ms,
+                                struct error **err);
 void agent_close(struct agent *a); /* NULL is fine */
 
 /* As agent_wire_call. Unless the agent refused, an error ends the turn, and the next call begins anew. */

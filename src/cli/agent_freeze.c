@@ -16,6 +16,7 @@
 #include "catalog/file.h"
 #include "catalog/machine_state.h"
 #include "cli/agent.h"
+#include "os/standard.h"
 
 #define RETRY_MS 500
 #define GIVE_UP  1200 /* retries */
@@ -64,8 +65,6 @@ static void thaw_surely(const struct machine *m, const char *mark)
     unlink(mark);
 }
 
-/* Keeps nothing open but the lock and its end of the pipe: whoever waits for the command's output does not
- * wait for this. */
 static void be_thawer(const struct machine *m, const struct agent_freeze *f, int end, int limit_ms)
 {
     static const int ignored[] = {SIGINT, SIGTERM, SIGHUP};
@@ -73,15 +72,7 @@ static void be_thawer(const struct machine *m, const struct agent_freeze *f, int
     setsid();
     for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
         signal(ignored[i], SIG_IGN);
-    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int fd = 0; fd < 3; fd++)
-        dup2(nothing, fd);
-    int keep[] = {MIN(f->lock, end), MAX(f->lock, end)};
-    if (keep[0] > 3)
-        close_range(3, (unsigned)keep[0] - 1, 0);
-    if (keep[1] > keep[0] + 1)
-        close_range((unsigned)keep[0] + 1, (unsigned)keep[1] - 1, 0);
-    close_range((unsigned)keep[1] + 1, ~0U, 0);
+    standard_fds_leave(f->lock, end);
     struct pollfd p = {.fd = end, .events = POLLIN};
     if (poll(&p, 1, limit_ms) > 0 && read(end, &byte, 1) == 1)
         return;

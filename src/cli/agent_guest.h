@@ -16,5 +16,8 @@ json_t *guest_addresses(const struct machine *m);
 
 /* Has the guest's clock show the host's time. */
 bool guest_set_time(struct agent *a, struct error **err);
+/* The same by a process of its own, without a word, for a machine that has just gone on: its agent may have
+ * other things to do first, and it may have none. */
+void guest_set_time_apart(const char *name, const char *socket_path);
 
 #endif

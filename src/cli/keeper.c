@@ -26,6 +26,7 @@
 #include "cli/machine_process.h"
 #include "cli/machine_words.h"
 #include "cli/verb.h"
+#include "os/standard.h"
 
 #define LOG_MAX ((off_t)(512 * KIB)) /* when a machine starts with more, that becomes the older log */
 
@@ -180,28 +181,13 @@ static void tell(struct keeper *k, const char *reason)
     dprintf(k->verdict, "%s\n", reason);
 }
 
-/* What the command was started with, a lock of its caller perhaps, must not be held for the machine's whole
- * life. */
-static void close_others(const struct keeper *k)
-{
-    unsigned low = (unsigned)MIN(k->lock, k->verdict), high = (unsigned)MAX(k->lock, k->verdict);
-    if (low > 3)
-        close_range(3, low - 1, 0);
-    if (high > low + 1)
-        close_range(low + 1, high - 1, 0);
-    close_range(high + 1, ~0U, 0);
-}
-
 /* The keeper's whole life. */
 static void keep(struct keeper *k)
 {
     struct error *err = NULL;
     struct machine_process p;
     setsid();
-    close_others(k);
-    cleanup(fd) int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int fd = 0; fd < 3; fd++)
-        dup2(nothing, fd);
+    standard_fds_leave(k->lock, k->verdict);
     k->state.keeper = getpid();
     if (!begin(k, &p, &err)) {
         k->state.status = EXIT_RUCHE;

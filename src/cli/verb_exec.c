@@ -18,9 +18,9 @@
 #define EXIT_TIMEOUT 124 /* as of timeout(1) */
 
 struct request {
-    bool input, tty;
+    bool input;
     int timeout_ms;
-    char *name, **command;
+    char **command;
 };
 
 /* All of standard input; false and *err, with EINTR when a signal came. */
@@ -92,45 +92,41 @@ static int execute(const struct request *r, const struct machine *m)
     return status;
 }
 
-static int no_terminal(void)
-{
-    return usage_error("exec", "-t: a guest agent gives no terminal; ruche console attaches one");
-}
-
-/* Options and the machine stand before "--", the command, which has options of its own, behind it. */
-static int parse(struct request *r, int argc, char **argv)
+/* Options and the machine stand before "--", the command, which has options of its own, behind it. NULL after
+ * a line on stderr. */
+static char **parse(struct request *r, int argc, char **argv)
 {
     const char *timeout = NULL;
+    bool tty = false;
     const struct arg args[] = {
-        {"interactive", 'i', &r->input, NULL}, {"tty", 't', &r->tty, NULL}, {"timeout", 0, NULL, &timeout}};
+        {"interactive", 'i', &r->input, NULL}, {"tty", 't', &tty, NULL}, {"timeout", 0, NULL, &timeout}};
     int split = 1;
     for (; split < argc && strcmp(argv[split], "--") != 0; split++)
-        r->tty = r->tty || strcmp(argv[split], "-it") == 0 || strcmp(argv[split], "-ti") == 0;
-    if (r->tty)
-        return no_terminal();
-    int count = args_take(split, argv, args, ARRAY_SIZE(args));
+        tty = tty || strcmp(argv[split], "-it") == 0 || strcmp(argv[split], "-ti") == 0;
+    int count = tty ? 0 : args_take(split, argv, args, ARRAY_SIZE(args));
     if (count < 0)
-        return EXIT_USAGE;
-    if (r->tty)
-        return no_terminal();
-    if (count != 1)
-        return usage_error("exec", "one machine is wanted, then -- and the command");
-    if (split + 1 >= argc)
-        return usage_error("exec", "which command? It comes after --");
-    if (timeout && (!stop_timeout(timeout, &r->timeout_ms) || !r->timeout_ms))
-        return usage_error("exec", "--timeout '%s': a number of seconds is wanted", timeout);
-    r->name = argv[0];
-    r->command = argv + split + 1;
-    return EXIT_OK;
+        return NULL;
+    if (tty)
+        usage_error("exec", "-t: a guest agent gives no terminal; ruche console attaches one");
+    else if (count != 1)
+        usage_error("exec", "one machine is wanted, then -- and the command");
+    else if (split + 1 >= argc)
+        usage_error("exec", "which command? It comes after --");
+    else if (timeout && (!stop_timeout(timeout, &r->timeout_ms) || !r->timeout_ms))
+        usage_error("exec", "--timeout '%s': a number of seconds is wanted", timeout);
+    else
+        return argv + split + 1;
+    return NULL;
 }
 
 static int run(int argc, char **argv)
 {
     struct request r = {0};
     cleanup(machine) struct machine m = {0};
-    int status = parse(&r, argc, argv);
-    if (status == EXIT_OK)
-        status = machine_named(r.name, &m);
+    r.command = parse(&r, argc, argv);
+    if (!r.command)
+        return EXIT_USAGE;
+    int status = machine_named(argv[0], &m);
     return status == EXIT_OK ? execute(&r, &m) : status;
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "catalog/image.h"
 #include "catalog/kept.h"
 #include "catalog/overlay.h"
+#include "cli/agent_guest.h"
 #include "cli/attach.h"
 #include "cli/machine_process.h"
 #include "cli/verb.h"
@@ -39,6 +41,7 @@ struct request {
     const char *image, *name, *control, *serial, *kernel, *initrd, *cmdline, *net;
     bool memory_given, restore, detach, keep, ask_devices;
     char *default_name, *control_path; /* owned */
+    char *agent;                       /* owned; socket of the guest's agent; NULL: none */
     char *overlay;                     /* owned; to be unlinked once the machine has it open; NULL: none */
     char *new_kept;                    /* owned; to be removed unless the machine comes to run; NULL: none */
 };
@@ -52,6 +55,7 @@ static void request_release(struct request *r)
     free(r->overlay);
     free(r->new_kept);
     free(r->default_name);
+    free(r->agent);
     free(r->control_path);
     words_free(&r->args);
 }
@@ -217,13 +221,31 @@ static bool add_names(struct request *r, struct error **err)
     return true;
 }
 
-/* A detached machine's console is a socket beside the control socket. */
-static char *detached_serial(const struct request *r)
+/* The path of a socket beside the control socket. */
+static char *beside_control(const struct request *r, const char *what)
 {
     size_t len = strlen(r->control);
     if (len > 5 && strcmp(r->control + len - 5, ".sock") == 0)
         len -= 5;
-    return catalog_format("unix:%.*s.serial", (int)len, r->control);
+    return catalog_format("%.*s.%s", (int)len, r->control, what);
+}
+
+/* The agent of a guest that goes on is wanted for its clock. Where the path is too long it stays as it is. */
+static void add_agent(struct request *r)
+{
+    cleanup(mem) char *path = r->restore ? beside_control(r, "agent") : NULL;
+    if (!path || strncmp(path, "fd:", 3) == 0 ||
+        strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+        return;
+    cleanup(mem) char *spec = catalog_format("unix:%s", path);
+    add_option(r, "agent", spec);
+    r->agent = steal_ptr(&path);
+}
+
+static char *detached_serial(const struct request *r)
+{
+    cleanup(mem) char *path = beside_control(r, "serial");
+    return catalog_format("unix:%s", path);
 }
 
 /* A machine that nobody learns of would run unseen: it ends again. */
@@ -291,6 +313,7 @@ static int run_machine(struct request *r, const char *program)
         error_set_errno(&err, errno, "watch for signals");
         return failure(err);
     }
+    add_agent(r);
     struct machine_process machine;
     if (!machine_start(program, &r->args, serial_fd, error_fd, r->detach, &machine, &err))
         return failure(err);
@@ -308,12 +331,16 @@ static int run_machine(struct request *r, const char *program)
     if (r->overlay)
         unlink(r->overlay);
     free(steal_ptr(&r->new_kept));
+    if (r->agent)
+        guest_set_time_apart(r->name, r->agent);
     if (r->detach && !session.stopped_by)
         return report_detached(r, serial, machine.pid);
     status = session_serve(&session);
-    /* The machine removes its socket itself, unless it was ended by force. */
+    /* The machine removes its sockets itself, unless it was ended by force. */
     if (r->control_path)
         unlink(r->control_path);
+    if (r->agent)
+        unlink(r->agent);
     return status;
 }
 

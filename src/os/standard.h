@@ -11,6 +11,12 @@
 void standard_fds_fill(void);
 
 /*
+ * For a process that goes on when its command has ended, whose output or locks nobody shall wait for: 0 to 2
+ * become /dev/null, and every other descriptor but these two (-1: none) is closed.
+ */
+void standard_fds_leave(int keep, int also_keep);
+
+/*
  * To be called last: what was printed must have got there, else the program did not do what it says. Gives
  * `status`; where output was lost, says so on standard error and gives `lost` in place of a status of 0.
  */
