@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 import unittest
@@ -121,6 +122,35 @@ class Agent(Case):
         p.kill()
         self.wait_until(lambda: self.run_it("exec", "web", "--", "sh", "-c", "echo x >/root/x && sync").returncode == 0)
 
+    def restored(self):
+        """A saved machine goes on elsewhere, in the present, with its agent on another socket."""
+        self.exec("date", "-s", "2001-01-01")
+        self.ruche("save", "--end", "web", self.path("saved"))
+        self.ruche("wait", "web", status=130)
+        self.ruche("run", "--detach", "--name", "back", "--restore", self.path("saved"))
+        pid = int(subprocess.run(["pgrep", "-f", self.path("run/ruche/back.sock")], capture_output=True, check=True).stdout.split()[0])
+        self.addCleanup(lambda: os.path.exists(f"/proc/{pid}") and os.kill(pid, signal.SIGKILL))
+        self.wait_until(lambda: self.guest_time("run/ruche/back.agent") > time.time() - 60 * PATIENCE)
+        os.kill(pid, signal.SIGTERM)
+        self.wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+        self.ruche("start", "web")
+        self.wait_until(lambda: self.run_it("exec", "web", "--", "true").returncode == 0)
+
+    def guest_time(self, name):
+        """By a conversation of our own, in seconds; 0 when another one is in progress."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20 * PATIENCE)
+            s.connect(self.path(name))
+            try:
+                s.sendall(b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 5}}\n{"execute": "guest-get-time"}\n')
+                f = s.makefile("rb")
+                while not (line := f.readline()).endswith(b'\xff{"return": 5}\n'):
+                    if not line:
+                        return 0
+                return json.loads(f.readline())["return"] / 1e9
+            except (OSError, ValueError):
+                return 0
+
     def test_of_a_debian(self):
         self.boot()
         self.commands()
@@ -129,6 +159,7 @@ class Agent(Case):
         self.addresses()
         self.clock()
         self.frozen()
+        self.restored()
         web = self.inspect()
         self.assertEqual(os.stat(web["agent"]).st_mode & 0o777, 0o600)
         self.ruche("stop", "web")
