@@ -16,6 +16,7 @@
 #include "catalog/file.h"
 #include "catalog/machine_state.h"
 #include "cli/agent.h"
+#include "cli/interrupt.h"
 #include "os/standard.h"
 
 #define RETRY_MS 500
@@ -43,6 +44,9 @@ static bool lock_file(int fd)
 static int make_mark(const char *path, struct error **err)
 {
     cleanup(mem) char *draft = catalog_format("%s.new", path);
+    cleanup(fd) int other = open(path, O_RDWR | O_CLOEXEC);
+    if (other >= 0 && !lock_file(other))
+        return error_set(err, EBUSY, "another command has frozen them"), -1;
     cleanup(fd) int fd = open(draft, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (!lock_file(fd) || rename(draft, path) < 0)
         return error_set_errno(err, errno, "make '%s'", path), -1;
@@ -51,18 +55,19 @@ static int make_mark(const char *path, struct error **err)
 
 /* --- the thawer --- */
 
-/* Until it is done or the machine has ended. */
+/* Until it is done or the machine has ended; should it give up, the mark stays for other commands. */
 static void thaw_surely(const struct machine *m, const char *mark)
 {
-    for (int i = 0; i < GIVE_UP && machine_is_live(m); i++) {
+    bool done = false;
+    for (int i = 0; i < GIVE_UP && !done; i++) {
         struct agent *a = agent_open(m, AGENT_PATIENCE_MS, NULL);
-        bool done = a && agent_do(a, "guest-fsfreeze-thaw", NULL, NULL);
+        done = a ? agent_do(a, "guest-fsfreeze-thaw", NULL, NULL) : !machine_is_live(m);
         agent_close(a);
-        if (done)
-            break;
-        usleep(RETRY_MS * 1000);
+        if (!done)
+            usleep(RETRY_MS * 1000);
     }
-    unlink(mark);
+    if (done)
+        unlink(mark);
 }
 
 static void be_thawer(const struct machine *m, const struct agent_freeze *f, int end, int limit_ms)
@@ -72,6 +77,7 @@ static void be_thawer(const struct machine *m, const struct agent_freeze *f, int
     setsid();
     for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
         signal(ignored[i], SIG_IGN);
+    interrupt_take(); /* was the command's affair */
     standard_fds_leave(f->lock, end);
     struct pollfd p = {.fd = end, .events = POLLIN};
     if (poll(&p, 1, limit_ms) > 0 && read(end, &byte, 1) == 1)
@@ -101,7 +107,7 @@ static bool start_thawer(const struct machine *m, struct agent_freeze *f, int li
 /* With `done` nothing is left to be thawed; else the thawer sees to it. */
 static void release(struct agent_freeze *f, bool done)
 {
-    if (done)
+    if (done && f->lock >= 0)
         unlink(f->mark);
     if (f->thawer >= 0) {
         /* Where it cannot be told, it has thawed for its own reasons and is about to end. */

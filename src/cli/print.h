@@ -14,7 +14,7 @@ const char *size_text(uint64_t bytes, char text[32]);
 
 /*
  * Text of a guest's, for a message: at most one line of some hundred characters, with what a terminal would
- * take for a command written as \\xNN. Owned by the caller.
+ * take for a command written as \xNN. Owned by the caller.
  */
 char *print_harmless(const char *text);
 

@@ -374,13 +374,24 @@ class Freeze(Agent):
         del self.agent.replies["guest-fsfreeze-thaw"]
         self.wait_until(lambda: not self.agent.frozen)
 
-    def test_refused(self):
-        def refuse():
-            raise Refusal("no")
-        self.agent.replies["guest-fsfreeze-freeze"] = refuse
+    def refused_freeze(self, reason):
         done = subprocess.run([FREEZE, "web", "1000"], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("freeze the file systems", done.stdout)
+        self.assertRegex(done.stdout, "freeze the file systems.*" + reason)
+
+    def test_refused(self):
+        def refuse():
+            raise Refusal("not today")
+        self.agent.replies["guest-fsfreeze-freeze"] = refuse
+        self.refused_freeze("not today")
+        self.assertEqual(self.marks(), [])
+
+    def test_twice(self):
+        p = self.freeze()
+        self.refused_freeze("another command")
+        self.assertEqual(self.marks(), ["agent.frozen"])
+        self.assertTrue(self.agent.frozen)
+        self.assertEqual(p.communicate("\n", timeout=60)[0], "thawed\n")
         self.assertEqual(self.marks(), [])
 
 
