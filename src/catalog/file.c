@@ -137,6 +137,23 @@ char *catalog_absolute(const char *path, struct error **err)
     return catalog_format("%s/%s", folder, path);
 }
 
+char *catalog_read_text(const char *path, size_t most, struct error **err)
+{
+    cleanup(file) FILE *f = fopen(path, "re");
+    if (!f)
+        return error_set_errno(err, errno, "open '%s'", path), NULL;
+    cleanup(mem) char *text = malloc(most + 2);
+    size_t n = text ? fread(text, 1, most + 1, f) : 0;
+    if (!text || ferror(f))
+        return error_set_errno(err, errno, "read '%s'", path), NULL;
+    text[n] = 0;
+    if (n > most)
+        return error_set(err, EINVAL, "'%s' is larger than %zu bytes", path, most), NULL;
+    if (strlen(text) != n)
+        return error_set(err, EINVAL, "'%s' is no text", path), NULL;
+    return steal_ptr(&text);
+}
+
 bool catalog_write_json(const char *path, const json_t *value, struct error **err)
 {
     cleanup(mem) char *draft = catalog_format("%s.new", path);

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct error;
 
@@ -29,6 +30,9 @@ bool catalog_remove_tree(const char *path, struct error **err);
 
 /* A relative path is put behind the current folder's. */
 char *catalog_absolute(const char *path, struct error **err);
+
+/* A whole file, which must be text of at most `most` bytes. The code of *err is EINVAL when it is not. */
+char *catalog_read_text(const char *path, size_t most, struct error **err);
 
 /* Writes JSON to `path` in place of what is there, by one rename, so that there is never half of it. One
  * writer at a time. */

@@ -13,7 +13,9 @@
 #include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/image.h"
+#include "catalog/sha256.h"
 #include "cli/args.h"
+#include "cli/download.h"
 #include "cli/qemu_img.h"
 #include "cli/verb.h"
 
@@ -82,14 +84,16 @@ static bool write_line(const struct image_draft *draft, const char *name, const 
 
 /* What is imported, and the image that it becomes. */
 struct import {
-    const char *name, *disk, *format, *kernel, *initrd, *cmdline;
+    const char *name, *source; /* path or address of the disk */
+    const char *disk;          /* the file that it is by now */
+    const char *format, *sha256, *kernel, *initrd, *cmdline;
 };
 
 static bool fill_draft(const struct image_draft *draft, const struct import *i, const char *format,
                        struct error **err)
 {
     cleanup(mem) char *disk = catalog_format("%s/disk.qcow2", draft->dir);
-    cleanup(mem) char *description = catalog_format("imported from %s", i->disk);
+    cleanup(mem) char *description = catalog_format("imported from %s", i->source);
     const char *const words[] = {"qemu-img", "convert", "-f", format, "-O", "qcow2", i->disk, disk, NULL};
     return qemu_img(words, NULL, 0, err) && copy_file(i->kernel, draft, "vmlinuz", err) &&
            copy_file(i->initrd, draft, "initrd", err) && write_line(draft, "cmdline", i->cmdline, err) &&
@@ -107,6 +111,49 @@ static bool import_image(const struct import *i, struct error **err)
     return ok;
 }
 
+static bool is_sum(const char *text)
+{
+    return strlen(text) == SHA256_HEX_SIZE - 1 &&
+           strspn(text, "0123456789abcdefABCDEF") == SHA256_HEX_SIZE - 1;
+}
+
+static bool check_sum(const struct import *i, struct error **err)
+{
+    char sum[SHA256_HEX_SIZE];
+    if (!i->sha256)
+        return true;
+    if (!sha256_file(i->disk, sum, err))
+        return false;
+    if (strcasecmp(sum, i->sha256) == 0)
+        return true;
+    return error_set(err, EBADMSG, "its SHA-256 is %s, not the one that was said", sum), false;
+}
+
+/* The small files first: what is wrong with them is to be said before a long download. */
+static bool may_read(const char *path, struct error **err)
+{
+    return access(path, R_OK) == 0 || (error_set_errno(err, errno, "open '%s'", path), false);
+}
+
+static bool import_from(struct import *i, struct error **err)
+{
+    struct download d;
+    if (!may_read(i->kernel, err) || !may_read(i->initrd, err))
+        return false;
+    if (!download_is_url(i->source)) {
+        /* As a whole path it is a file, whatever words of qemu-img's own it might begin with. */
+        cleanup(mem) char *path = catalog_absolute(i->source, err);
+        i->source = i->disk = path;
+        return path && check_sum(i, err) && import_image(i, err);
+    }
+    if (!download(i->source, &d, err))
+        return false;
+    i->disk = d.path;
+    bool ok = check_sum(i, err) && import_image(i, err);
+    download_remove(&d);
+    return ok;
+}
+
 static int finish(const char *what, const char *name, bool ok, struct error *why)
 {
     struct error *err = NULL;
@@ -121,27 +168,28 @@ int image_import(int argc, char **argv)
     struct import i = {.cmdline = "root=/dev/vda rw console=ttyS0"};
     struct error *err = NULL;
     bool force = false;
-    const struct arg args[] = {{"format", 0, NULL, &i.format},
-                               {"kernel", 0, NULL, &i.kernel},
-                               {"initrd", 0, NULL, &i.initrd},
-                               {"cmdline", 0, NULL, &i.cmdline},
-                               {"force", 0, &force, NULL}};
+    const struct arg args[] = {{"format", 0, NULL, &i.format},   {"sha256", 0, NULL, &i.sha256},
+                               {"kernel", 0, NULL, &i.kernel},   {"initrd", 0, NULL, &i.initrd},
+                               {"cmdline", 0, NULL, &i.cmdline}, {"force", 0, &force, NULL}};
     int count = args_take(argc, argv, args, ARRAY_SIZE(args));
     if (count < 0)
         return EXIT_USAGE;
     if (count != 2 || !i.kernel || !i.initrd)
-        return usage_error("image", "image import: NAME, FILE, --kernel FILE and --initrd FILE are wanted");
+        return usage_error("image",
+                           "image import: NAME, FILE or URL, --kernel FILE and --initrd FILE are wanted");
     if (i.format && !known_format(i.format))
         return usage_error("image", "image import: '%s' is no format of a disk", i.format);
+    if (i.sha256 && !is_sum(i.sha256))
+        return usage_error("image",
+                           "image import: --sha256: '%.80s' is no SHA-256, which has 64 hexadecimal digits",
+                           i.sha256);
     if (!catalog_name_check(argv[0], &err)) {
         failure(err);
         return EXIT_USAGE;
     }
-    /* As a whole path it is a file, whatever words of qemu-img's own it might begin with. */
-    cleanup(mem) char *disk = catalog_absolute(argv[1], &err);
     i.name = argv[0];
-    i.disk = disk;
-    bool ok = disk && (force || image_unused(i.name, "replace", &err)) && import_image(&i, &err);
+    i.source = argv[1];
+    bool ok = (force || image_unused(i.name, "replace", &err)) && import_from(&i, &err);
     return finish("import", i.name, ok, err);
 }
 

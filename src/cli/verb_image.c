@@ -169,8 +169,8 @@ const struct verb verb_image = {
     .summary = "make, list and remove disk images",
     .help =
         "usage: ruche image build NAME [--mirror URI] [--size SIZE] [--force]\n"
-        "       ruche image import NAME DISK --kernel FILE --initrd FILE [--cmdline TEXT] [--format FORMAT] "
-        "[--force]\n"
+        "       ruche image import NAME DISK|URL --kernel FILE --initrd FILE [--cmdline TEXT]\n"
+        "                   [--format FORMAT] [--sha256 SUM] [--force]\n"
         "       ruche image export NAME FILE [--format FORMAT]\n"
         "       ruche image ls [--json]\n"
         "       ruche image inspect NAME [--json] [--current]\n"
@@ -184,6 +184,7 @@ const struct verb verb_image = {
         "  --force       also when the disk of a machine stands on the image\n"
         "  --format F    of the disk: raw, qcow2, vmdk, vdi, vpc (vhd) or vhdx; import finds it out, export\n"
         "                writes qcow2\n"
+        "  --sha256 SUM  that the disk's file must have\n"
         "  --json        print JSON\n"
         "  --current     fail when the recipe has changed since the image was made\n"
         "\n"
