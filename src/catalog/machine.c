@@ -155,6 +155,11 @@ char *machine_disk(const struct machine *m)
     return catalog_format("%s/%s", m->dir, m->disk);
 }
 
+char *machine_seed(const struct machine *m)
+{
+    return catalog_format("%s/seed.iso", m->dir);
+}
+
 char *machine_config_text(const json_t *config, struct error **err)
 {
     if (!config_check(config, err))
@@ -183,21 +188,25 @@ static bool insert(struct database *db, const struct machine *m, struct error **
     return false;
 }
 
-static bool make_folder(const struct machine *m, const struct image *image, struct error **err)
+static bool make_folder(const struct machine *m, const struct image *image, const struct seed *seed,
+                        struct error **err)
 {
     cleanup(mem) char *disk = machine_disk(m);
+    cleanup(mem) char *volume = machine_seed(m);
     if (mkdir(m->dir, 0700) < 0)
         return error_set_errno(err, errno, "make folder '%s'", m->dir), false;
-    return !image || overlay_create(disk, image->disk, err);
+    return (!image || overlay_create(disk, image->disk, err)) &&
+           (!seed || seed_write(seed, m->name, m->uuid, volume, err));
 }
 
 /* The row first, as it refuses a name that is taken; nobody sees it before the transaction's end. */
-static bool make(struct database *db, const struct machine *m, const struct image *image, struct error **err)
+static bool make(struct database *db, const struct machine *m, const struct image *image,
+                 const struct seed *seed, struct error **err)
 {
     if (!database_begin(db, err))
         return false;
     if (insert(db, m, err)) {
-        if (make_folder(m, image, err) && database_commit(db, err))
+        if (make_folder(m, image, seed, err) && database_commit(db, err))
             return true;
         catalog_remove_tree(m->dir, NULL);
     }
@@ -206,7 +215,7 @@ static bool make(struct database *db, const struct machine *m, const struct imag
 }
 
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
-                    struct machine *m, struct error **err)
+                    const struct seed *seed, struct machine *m, struct error **err)
 {
     char uuid[UUID_TEXT_SIZE], created[CATALOG_TIME_SIZE];
     if (!catalog_name_check(name, err) || !identity_uuid(uuid, err))
@@ -218,7 +227,7 @@ bool machine_create(struct database *db, const char *name, const json_t *config,
                           .dir = folder_of(uuid, err),
                           .disk = catalog_format(FIRST_DISK),
                           .config = json_deep_copy(config)};
-    if (new.dir && make(db, &new, image, err)) {
+    if (new.dir && make(db, &new, image, seed, err)) {
         *m = new;
         return true;
     }

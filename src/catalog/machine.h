@@ -16,6 +16,7 @@
 
 #include "catalog/database.h"
 #include "catalog/image.h"
+#include "catalog/seed.h"
 
 struct machine {
     char *uuid;
@@ -43,10 +44,11 @@ void machine_list_free(struct machine *machines, size_t count);
 
 /*
  * Makes a machine, with a disk on top of `image` (may be NULL: none) of which the configuration has name and
- * checksum. Nothing is left on failure; the code of *err is EEXIST when the name is taken.
+ * checksum, and with the volume of a seed (may be NULL: none), of which the configuration says that it is
+ * there. Nothing is left on failure; the code of *err is EEXIST when the name is taken.
  */
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
-                    struct machine *m, struct error **err);
+                    const struct seed *seed, struct machine *m, struct error **err);
 
 /* A configuration as the catalogue has it; owned by the caller. NULL and *err when it has not the form. */
 char *machine_config_text(const json_t *config, struct error **err);
@@ -62,6 +64,8 @@ void machine_sweep(struct database *db);
 
 /* The machine's disk on its image, by the layer that is written to; a path that the caller owns. */
 char *machine_disk(const struct machine *m);
+/* The volume of its seed, if it has one; a path that the caller owns. */
+char *machine_seed(const struct machine *m);
 
 /* The name of a machine whose disk stands on the image, owned by the caller; NULL when there is none, or with
  * *err set when the catalogue cannot be read. */

@@ -79,6 +79,9 @@ static void add_disks(const struct machine *m, struct words *w)
         add_disk(text_of(disk, "file"), text_of(disk, "format"),
                  json_is_true(json_object_get(disk, "readonly")), w);
     }
+    cleanup(mem) char *seed = machine_seed(m);
+    if (json_is_true(json_object_get(m->config, "seed")))
+        add_disk(seed, "raw", true, w);
 }
 
 static void add_nets(const struct machine *m, struct words *w)

@@ -25,6 +25,7 @@ static const struct {
 struct request {
     json_t *config;
     const char *name, *image;
+    struct seed seed;
     bool no_net; /* --net none was given */
 };
 
@@ -62,10 +63,27 @@ static int take_setting(struct request *r, int argc, char **argv, int *i)
     return refuse(err);
 }
 
+/* The same for what is said to the guest. */
+static int take_seed(struct request *r, int argc, char **argv, int *i)
+{
+    const char *value = NULL, *word = argv[*i];
+    struct error *err = NULL;
+    unsigned k = 0;
+    while (seed_option(k) && !option_value(argc, argv, i, seed_option(k), &value))
+        k++;
+    if (!seed_option(k))
+        return -1;
+    if (!value)
+        return usage_error("create", "%s wants a value", word);
+    return seed_set(&r->seed, seed_option(k), value, &err) ? EXIT_OK : refuse(err);
+}
+
 static int parse(struct request *r, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         int status = take_setting(r, argc, argv, &i);
+        if (status < EXIT_OK)
+            status = take_seed(r, argc, argv, &i);
         if (status > EXIT_OK)
             return status;
         if (status == EXIT_OK)
@@ -96,6 +114,8 @@ static bool fill(struct request *r, const struct image *image, struct error **er
     if (image)
         json_object_set_new(r->config, "image",
                             json_pack("{s:s, s:s}", "name", image->name, "disk_sha256", image->disk_sha256));
+    if (!seed_is_empty(&r->seed))
+        json_object_set_new(r->config, "seed", json_true());
     if (!json_object_get(r->config, "cpus") && !config_set(r->config, "cpus", "1", err))
         return false;
     if (!json_object_get(r->config, "memory") &&
@@ -115,7 +135,8 @@ static bool create(struct request *r, struct error **err)
         return false;
     cleanup(database) struct database *db = NULL;
     bool ok = fill(r, r->image ? &image : NULL, err) && (db = machines_open(err)) &&
-              machine_create(db, r->name, r->config, r->image ? &image : NULL, &m, err);
+              machine_create(db, r->name, r->config, r->image ? &image : NULL,
+                             seed_is_empty(&r->seed) ? NULL : &r->seed, &m, err);
     if (r->image)
         image_release(&image);
     return ok;
@@ -129,6 +150,7 @@ static int run(int argc, char **argv)
     if (status == EXIT_OK && !create(&r, &err))
         status = refuse(err);
     json_decref(r.config);
+    seed_release(&r.seed);
     return status;
 }
 
@@ -146,6 +168,15 @@ const struct verb verb_create = {
         "  --kernel, --initrd, --module, --cmdline            what it boots\n"
         "  --disk, --net, --device                            devices; --net also takes mac=ADDRESS\n"
         "  --autostart                                        ruche start --autostart starts it\n"
+        "\n"
+        "What the guest is told at its first boot, if it has cloud-init or is the image debian:\n"
+        "\n"
+        "  --hostname NAME        its name (default: the machine's, as soon as one of these is given)\n"
+        "  --user NAME            a user, who may do anything by sudo; the next two are for root without it\n"
+        "  --password-hash HASH   the user's password, as openssl passwd -6 prints it\n"
+        "  --ssh-key FILE|KEY     lets the user in by ssh; may be repeated\n"
+        "  --user-data FILE       a script (#!) or settings (#cloud-config)\n"
+        "  --network-config FILE  settings of the network, in cloud-init's form\n"
         "\n"
         "Files stay where they are and are not copied. ruche set changes what was said here.\n",
     .run = run,

@@ -49,7 +49,7 @@ static void make(struct database *db, const char *name, struct machine *m)
 {
     struct error *err = NULL;
     json_t *config = small_config();
-    if (!machine_create(db, name, config, NULL, m, &err))
+    if (!machine_create(db, name, config, NULL, NULL, m, &err))
         fail_msg("%s", error_text(err));
     json_decref(config);
 }
@@ -165,12 +165,12 @@ static void test_rows(void **state)
     make(db, "alpha", &a);
     make(db, "beta", &b);
     json_t *config = small_config();
-    assert_false(machine_create(db, "alpha", config, NULL, &c, &err));
+    assert_false(machine_create(db, "alpha", config, NULL, NULL, &c, &err));
     expect_error(&err, EEXIST, "'alpha'");
-    assert_false(machine_create(db, "a/b", config, NULL, &c, &err));
+    assert_false(machine_create(db, "a/b", config, NULL, NULL, &c, &err));
     expect_error(&err, EINVAL, "no name");
     json_object_set_new(config, "cpus", json_integer(99));
-    assert_false(machine_create(db, "gamma", config, NULL, &c, &err));
+    assert_false(machine_create(db, "gamma", config, NULL, NULL, &c, &err));
     expect_error(&err, EINVAL, "cpus: 99");
     json_decref(config);
 
