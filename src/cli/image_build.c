@@ -49,7 +49,7 @@ static char *recipe_path(const char *name, struct error **err)
             return beside;
         free(beside);
     }
-    char *installed = catalog_format("%s/%s", RECIPEDIR, name);
+    char *installed = catalog_format("%s/recipe-%s", RECIPEDIR, name);
     if (access(installed, X_OK) == 0)
         return installed;
     free(installed);

@@ -12,23 +12,14 @@ import subprocess
 import time
 import unittest
 
-from machine import ENGINE, PATIENCE, RUCHE, Case, image
+from machine import ENGINE, PATIENCE, RUCHE
+from named import Named
 
 FREEZE = os.environ.get("FREEZE", os.path.join(os.path.dirname(RUCHE), "../../tests/cli/test-freeze"))
 SIZE = 8 << 20
 
 
-class Agent(Case):
-    def setUp(self):
-        super().setUp()
-        debian = image()
-        images = self.path("data/ruche/images")
-        os.makedirs(images)
-        os.symlink(os.path.dirname(debian["disk"]), images + "/debian")
-        os.mkdir(self.path("run"), 0o700)
-        self.env = dict(os.environ, XDG_DATA_HOME=self.path("data"), XDG_RUNTIME_DIR=self.path("run"))
-        self.addCleanup(self.ruche, "stop", "--all", "--force", "--timeout", "0")
-
+class Agent(Named):
     def run_it(self, *words, data=None):
         return subprocess.run([RUCHE, *words], env=self.env, input=data or b"", capture_output=True, timeout=300 * PATIENCE,
                               check=False)
@@ -40,9 +31,6 @@ class Agent(Case):
 
     def exec(self, *words, status=0):
         return self.ruche("exec", "web", "--", *words, status=status)
-
-    def inspect(self):
-        return json.loads(self.ruche("inspect", "--json", "web"))[0]
 
     def wait_until(self, condition, timeout=180):
         deadline = time.monotonic() + timeout * PATIENCE
@@ -96,8 +84,8 @@ class Agent(Case):
             self.assertIn("Linux version", f.read())
 
     def addresses(self):
-        self.wait_until(lambda: self.inspect()["addresses"])
-        self.assertEqual(self.inspect()["addresses"][0], "10.0.2.15")
+        self.wait_until(lambda: self.inspect("web")["addresses"])
+        self.assertEqual(self.inspect("web")["addresses"][0], "10.0.2.15")
         self.wait_until(lambda: re.search(rb"(?m)^web +running .* 10\.0\.2\.15 +debian$", self.ruche("ls")))
 
     def clock(self):
@@ -160,7 +148,7 @@ class Agent(Case):
         self.clock()
         self.frozen()
         self.restored()
-        web = self.inspect()
+        web = self.inspect("web")
         self.assertEqual(os.stat(web["agent"]).st_mode & 0o777, 0o600)
         self.ruche("stop", "web")
         self.assertFalse(os.path.exists(web["agent"]))

@@ -2,39 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Named machines with guests: a Debian that is created, started, visited on its console, halted, stopped, started again,
 killed and removed."""
-import json
 import os
 import signal
 import subprocess
 import unittest
 
-from machine import ENGINE, PATIENCE, RUCHE, Case, Console, image
+from machine import ENGINE
+from named import Named
 
 
-class Machines(Case):
-    def setUp(self):
-        super().setUp()
-        self.debian = image()
-        images = self.path("data/ruche/images")
-        os.makedirs(images)
-        os.symlink(os.path.dirname(self.debian["disk"]), images + "/debian")
-        os.mkdir(self.path("run"), 0o700)
-        self.env = dict(os.environ, XDG_DATA_HOME=self.path("data"), XDG_RUNTIME_DIR=self.path("run"))
-        self.addCleanup(self.ruche, "stop", "--all", "--force", "--timeout", "0")
-
-    def ruche(self, *words, status=0):
-        done = subprocess.run([RUCHE, *words], env=self.env, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
-        self.assertEqual(done.returncode, status, (words, done.stdout, done.stderr))
-        return done.stdout
-
-    def inspect(self, name):
-        return json.loads(self.ruche("inspect", "--json", name))[0]
-
-    def console(self, name):
-        c = Console(name, self.env)
-        self.addCleanup(lambda: c.process.poll() is None and c.close())
-        return c
-
+class Machines(Named):
     def test_life_of_a_debian(self):
         self.ruche("create", "web", *(["--engine", ENGINE] if ENGINE else []), "--memory", "512M", "debian")
         self.ruche("start", "web")
