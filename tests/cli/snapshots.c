@@ -40,7 +40,7 @@ static void make(struct database *db, struct machine *m)
     const struct image image = {.name = name, .disk = disk, .disk_sha256 = sum};
     json_t *config = json_pack("{s:i, s:i, s:[], s:[], s:{s:s, s:s}}", "cpus", 1, "memory", 1 << 20, "nets",
                                "disks", "image", "name", name, "disk_sha256", sum);
-    if (!machine_create(db, "web", config, &image, m, &err))
+    if (!machine_create(db, "web", config, &image, NULL, m, &err))
         fail_msg("%s", error_text(err));
     json_decref(config);
 }
