@@ -16,6 +16,7 @@
 #include "cli/machines.h"
 
 #define ANSWER_MS   2000
+#define PRESS_MS    5000  /* between one press of the power button and the next */
 #define GRACE_MS    5000  /* before the next, harder, means */
 #define LAST_MS     20000 /* after SIGKILL: a process that hangs in the kernel */
 #define TIMEOUT_MAX 86400
@@ -49,6 +50,18 @@ bool stop_ask(const struct machine *m, bool force, struct error **err)
     return ok;
 }
 
+/* A guest that is still starting does not hear the button, so it is pressed again and again. */
+static bool wait_pressing(const struct machine *m, int timeout_ms)
+{
+    while (timeout_ms > PRESS_MS) {
+        if (machine_wait_end(m, PRESS_MS))
+            return true;
+        timeout_ms -= PRESS_MS;
+        machine_command(m, "system_powerdown", NULL);
+    }
+    return machine_wait_end(m, timeout_ms);
+}
+
 bool stop_wait(const struct machine *m, int timeout_ms, bool force, struct error **err)
 {
     struct machine_look look;
@@ -56,7 +69,7 @@ bool stop_wait(const struct machine *m, int timeout_ms, bool force, struct error
         machine_look(m, &look);
     /* Nobody heard the button. */
     bool hopeless = force && strcmp(look.status, "running") != 0;
-    if (machine_wait_end(m, hopeless ? 0 : timeout_ms))
+    if (hopeless ? machine_wait_end(m, 0) : wait_pressing(m, timeout_ms))
         return true;
     if (force)
         return stop_force(m, err);

@@ -418,6 +418,17 @@ class Ends(Named):
         self.ruche("start", "web")
 
 
+class Sleepy(Named):
+    fake = "sleepy"
+
+    def test_the_button_is_pressed_again(self):
+        """A guest that was still starting did not hear it."""
+        self.create()
+        self.ruche("start", "web")
+        self.assertEqual(self.ruche("stop", "--timeout", "30", "web"), ("", ""))
+        self.assertEqual(self.log().count("system_powerdown"), 2)
+
+
 class Heedless(Named):
     fake = "heedless"
 
