@@ -31,9 +31,9 @@ static const struct {
     const char *name;
     bool has_value;
 } machine_options[] = {
-    {"engine", true},     {"cpu", true},     {"cpus", true},    {"memory", true},
-    {"initrd", true},     {"module", true},  {"disk", true},    {"device", true},
-    {"no-reboot", false}, {"restore", true}, {"verify", false}, {"trace", true},
+    {"engine", true},  {"cpu", true},   {"cpus", true},      {"memory", true},     {"initrd", true},
+    {"module", true},  {"disk", true},  {"device", true},    {"no-reboot", false}, {"restore", true},
+    {"verify", false}, {"trace", true}, {"no-cache", false},
 };
 
 struct request {
@@ -419,6 +419,7 @@ const struct verb verb_run = {
         "  --keep                 keep the disk under the machine's name (default: the image's) and go on "
         "with it\n"
         "                         the next time\n"
+        "  --no-cache             engine bt: translate everything anew, and keep nothing of it\n"
         "  --trace FILE           a line for each time that guest code asks the engine for something\n"
         "\n"
         "On a terminal, Ctrl-] then: q quit, p power button, r reset, c send Ctrl-], h help.\n"

@@ -52,8 +52,9 @@ struct engine_config {
     unsigned cpu_count;            /* 1..32; APIC ids are 0..cpu_count-1 */
     const struct cpuid_model *cpu; /* what CPUID shows */
     enum engine_native native;
-    const char *jitdump; /* folder where the engine names its translated code for perf; NULL: nowhere */
-    FILE *trace;         /* gets a line for each exit from guest code; NULL: nobody looks */
+    const char *translations; /* folder in which the engine keeps what it has translated; NULL: nowhere */
+    const char *jitdump;      /* folder where the engine names its translated code for perf; NULL: nowhere */
+    FILE *trace;              /* gets a line for each exit from guest code; NULL: nobody looks */
 };
 
 enum vm_exit_kind {

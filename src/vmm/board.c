@@ -200,6 +200,7 @@ static bool open_engine(struct board *b, const struct engine_ops *ops, struct er
                                          .cpu_count = b->m.cpu_count,
                                          .cpu = &b->cpu,
                                          .native = b->config->native,
+                                         .translations = b->config->translations,
                                          .jitdump = b->config->jitdump,
                                          .trace = b->trace};
     cleanup(mem) struct cpuid_model *whole = malloc(sizeof(*whole));

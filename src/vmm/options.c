@@ -30,6 +30,7 @@ const char options_help[] =
     "  --serial-log F   file that keeps the end of its output\n"
     "  --agent CHARDEV  a port for QEMU's guest agent, as --device virtio-console would make it\n"
     "  --control fd:N   the control socket is an open, listening descriptor\n"
+    "  --no-cache       keep no translations for other machines, and use none of theirs\n"
     "  --ready-fd N     write \"ready\" or a one-line reason there once the machine runs or has failed\n"
     "  --probe          print as JSON which engines work here, and with which CPU model\n"
     "  --help, --version\n";
@@ -57,6 +58,7 @@ enum option_id {
     OPT_RESTORE,
     OPT_VERIFY,
     OPT_TRACE,
+    OPT_NO_CACHE,
     OPT_HELP,
     OPT_VERSION,
     OPT_PROBE,
@@ -85,6 +87,7 @@ static const struct option long_options[] = {
     {"restore", required_argument, NULL, OPT_RESTORE},
     {"verify", no_argument, NULL, OPT_VERIFY},
     {"trace", required_argument, NULL, OPT_TRACE},
+    {"no-cache", no_argument, NULL, OPT_NO_CACHE},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {"probe", no_argument, NULL, OPT_PROBE},
@@ -311,7 +314,14 @@ static bool take_native(struct parser *p, const char *word)
     return refuse(p, "--engine native='%s': not auto, off or always", word);
 }
 
-/* NAME[,native=auto|off|always][,jitdump=FOLDER] */
+/* `off`, or a folder. */
+static bool take_cache(struct parser *p, const char *word)
+{
+    p->config->no_cache = !strcmp(word, "off");
+    return p->config->no_cache || set_text(p, &p->config->translations, word, "engine cache");
+}
+
+/* NAME[,native=auto|off|always][,cache=off|FOLDER][,jitdump=FOLDER] */
 static bool take_engine(struct parser *p, const char *value)
 {
     if (!set_text(p, &p->config->engine, value, "engine"))
@@ -325,10 +335,13 @@ static bool take_engine(struct parser *p, const char *value)
         bool ok = false;
         if (!strncmp(option, "native=", 7))
             ok = take_native(p, option + 7);
+        else if (!strncmp(option, "cache=", 6))
+            ok = take_cache(p, option + 6);
         else if (!strncmp(option, "jitdump=", 8))
             ok = set_text(p, &p->config->jitdump, option + 8, "engine jitdump");
         else
-            refuse(p, "--engine '%s': not NAME[,native=auto|off|always][,jitdump=FOLDER]", value);
+            refuse(p, "--engine '%s': not NAME[,native=auto|off|always][,cache=off|FOLDER][,jitdump=FOLDER]",
+                   value);
         if (!ok)
             return false;
         if (rest)
@@ -414,6 +427,9 @@ static bool take(struct parser *p, int option, const char *value)
         return true;
     case OPT_TRACE:
         return set_text(p, &c->trace, value, "trace");
+    case OPT_NO_CACHE:
+        c->no_cache = true;
+        return true;
     case OPT_HELP:
         p->result = OPTIONS_HELP;
         return true;
@@ -442,11 +458,24 @@ static void finish_restore(struct parser *p)
         refuse(p, "--net none does not go with --restore: the saved machine has its networks");
 }
 
+/* Where programs keep what they can make again (XDG Base Directory Specification). */
+static void default_cache(struct machine_config *c)
+{
+    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool own = base && base[0] == '/';
+    if (!own && (!home || home[0] != '/'))
+        return;
+    if (asprintf(&c->translations, own ? "%s/ruche" : "%s/.cache/ruche", own ? base : home) < 0)
+        c->translations = NULL;
+}
+
 /* What options left open, and what does not go together. */
 static void finish(struct parser *p)
 {
     struct machine_config *c = p->config;
 
+    if (!c->no_cache && !c->translations)
+        default_cache(c);
     if (c->no_net && c->net_count > 0)
         refuse(p, "--net none: another --net asks for a network");
     if (c->restore) {
@@ -492,8 +521,8 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
 
 void options_free(struct machine_config *c)
 {
-    char *single[] = {c->name,   c->engine,     c->jitdump, c->cpu,     c->kernel,  c->initrd, c->cmdline,
-                      c->serial, c->serial_log, c->agent,   c->control, c->restore, c->trace};
+    char *single[] = {c->name,    c->engine, c->translations, c->jitdump, c->cpu,     c->kernel,  c->initrd,
+                      c->cmdline, c->serial, c->serial_log,   c->agent,   c->control, c->restore, c->trace};
 
     for (size_t i = 0; i < ARRAY_SIZE(single); i++)
         free(single[i]);

@@ -39,6 +39,8 @@ struct machine_config {
     uint8_t uuid[16]; /* all zero: made from the name, or at random */
     char *engine;     /* NULL or "auto": the best that works */
     enum engine_native native;
+    char *translations; /* folder for kept translations; NULL: none */
+    bool no_cache;
     char *jitdump; /* folder for perf; NULL: none */
     char *cpu;     /* NULL: the best named model that the host can honour */
     unsigned cpus; /* 1..32 */

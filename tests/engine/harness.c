@@ -301,13 +301,19 @@ const char *harness_result_name(enum harness_result result)
 
 /* --- opening and closing --- */
 
-/* NAME[,native=auto|off|always] */
+/* NAME[,native=auto|off|always][,cache=FOLDER]: the value after `key`, up to the end; NULL: there is none. */
+static const char *engine_option(const char *name, const char *key)
+{
+    const char *found = name ? strstr(name, key) : NULL;
+    return found ? found + strlen(key) : NULL;
+}
+
 static enum engine_native find_native(const char *name)
 {
-    const char *comma = name ? strchr(name, ',') : NULL;
-    if (!comma || !strcmp(comma, ",native=auto"))
+    const char *word = engine_option(name, ",native=");
+    if (!word || !strncmp(word, "auto", 4))
         return ENGINE_NATIVE_AUTO;
-    return !strcmp(comma, ",native=always") ? ENGINE_NATIVE_ALWAYS : ENGINE_NATIVE_OFF;
+    return !strncmp(word, "always", 6) ? ENGINE_NATIVE_ALWAYS : ENGINE_NATIVE_OFF;
 }
 
 static const struct engine_ops *find_engine(const char *name)
@@ -355,6 +361,7 @@ static bool open_engine(struct harness *h, const struct harness_options *o)
                                            .cpu_count = h->cpu_count,
                                            .cpu = &h->cpu,
                                            .native = find_native(o->engine),
+                                           .translations = engine_option(o->engine, ",cache="),
                                            .trace = o->trace};
         h->engine = h->ops->open(&h->config, &err);
     }

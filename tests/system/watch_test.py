@@ -57,7 +57,7 @@ class Watching(Case):
 
     def test_counters(self):
         query = {"execute": "query-stats", "arguments": {"target": "vcpu"}}
-        with self.machine("--engine", "bt", cpus=2) as m:
+        with self.machine("--engine", "bt", "--no-cache", cpus=2) as m:
             m.expect("shell ready", 60)
             first, schemas = ask(m.control, query, {"execute": "query-stats-schemas"})
             m.run("i=0; while [ $i -lt 2000 ]; do i=$((i+1)); /bin/true; done", 60)
@@ -74,6 +74,25 @@ class Watching(Case):
         totals = [sum(s["value"] for cpu in when for s in cpu["stats"] if s["name"] == "user-entries")
                   for when in (first, last)]
         self.assertGreater(totals[1], totals[0] + 2000)
+
+    def test_second_boot_translates_little(self):
+        """What the first machine has translated is kept, but not when that is not wanted."""
+        folder = self.path("kept")
+
+        def boot(*options):
+            with self.machine(*options) as m:
+                m.expect("shell ready", 60)
+                cpu, = ask(m.control, {"execute": "query-stats", "arguments": {"target": "vcpu"}})[0]
+                self.off(m)
+            counters = {s["name"]: s["value"] for s in cpu["stats"]}
+            return counters["translations"], counters["translations-kept"]
+
+        first, second, none = boot("--engine", "bt,cache=" + folder), boot("--engine", "bt,cache=" + folder), boot("--no-cache")
+        self.assertEqual(len(os.listdir(folder)), 1)
+        self.assertGreater(first[0], 10 * first[1])
+        self.assertGreater(second[1], 10 * second[0])
+        self.assertEqual(none[1], 0)
+        self.assertGreater(none[0], first[0] / 2)
 
     def test_idle_machine_gives_its_code_cache_back(self):
         def held(pid):

@@ -99,7 +99,7 @@ enum bt_exit {
 /* Written by the vCPU's thread (bt_stat_add), read by any. Cycles are the host TSC's. */
 struct bt_stats {
     uint64_t exits[BT_EXIT_COUNT];
-    uint64_t translations, translate_cycles, halt_cycles, native_cycles, native_stays;
+    uint64_t translations, kept_translations, translate_cycles, halt_cycles, native_cycles, native_stays;
     uint64_t user_entries; /* how often CPL became 3 */
     uint64_t tlb_misses;   /* of translated code's look-ups */
     uint64_t tlb_flushes;
@@ -474,6 +474,7 @@ struct bt_engine {
     struct bt_cache *cache; /* cache.h */
     struct bt_thunks thunks;
     struct bt_jitdump *jitdump; /* jitdump.h; NULL: nobody wants it */
+    struct bt_kept *kept;       /* kept.h; NULL: none are kept */
     atomic_flag split_lock;     /* held from CALLOUT_PRE to CALLOUT_POST of a bounced read-modify-write */
     struct tr *tr;              /* the translator's workspace; guarded by lock */
     uint64_t *_Atomic dirty;    /* dirty log, a bit for each page by bt_page_index; NULL: off */

@@ -364,6 +364,11 @@ void *bt_cache_record(struct bt_cache *c, size_t size)
     return memset(record, 0, size);
 }
 
+size_t bt_cache_record_size(const struct bt_cache *c, const struct bt_block *block)
+{
+    return (size_t)(c->segment[c->current].record_next - (const uint8_t *)block);
+}
+
 void bt_cache_abandon(struct bt_cache *c, struct bt_block *block)
 {
     c->segment[c->current].record_next = (uint8_t *)block;

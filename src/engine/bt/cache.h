@@ -160,6 +160,8 @@ void bt_cache_empty(struct bt_engine *engine);
 /* Zeroed memory for the block being made, at most BT_RECORD_ROOM in all, that lives as long as the block; the
  * block itself comes first. */
 void *bt_cache_record(struct bt_cache *c, size_t size);
+/* How much of it the block being made has taken. */
+size_t bt_cache_record_size(const struct bt_cache *c, const struct bt_block *block);
 /* The block being made comes to nothing. */
 void bt_cache_abandon(struct bt_cache *c, struct bt_block *block);
 /* Publishes a finished block, whose bytes were read after bt_cache_protect. Takes ownership. */

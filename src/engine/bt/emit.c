@@ -142,6 +142,23 @@ void emit_mov_imm(struct emitter *e, uint8_t reg, uint64_t imm)
     }
 }
 
+static void note_place(const struct emit_places *places, uint16_t list[EMIT_PLACES], unsigned *count,
+                       const uint8_t *at)
+{
+    if (*count < EMIT_PLACES)
+        list[*count] = (uint16_t)(at - places->start);
+    *count += *count <= EMIT_PLACES;
+}
+
+void emit_mov_pointer(struct emitter *e, uint8_t reg, const void *p)
+{
+    emit_rex(e, 8, 0, reg >= 8, false);
+    emit_u8(e, 0xb8 | (reg & 7));
+    if (e->places)
+        note_place(e->places, e->places->pointer, &e->places->pointer_count, e->p);
+    emit_u64(e, (uint64_t)(uintptr_t)p);
+}
+
 void emit_lea(struct emitter *e, unsigned size, uint8_t reg, struct host_mem m)
 {
     emit_rex(e, size, reg, emit_mem_rex(m), false);
@@ -241,6 +258,13 @@ void emit_patch(uint8_t *at, const uint8_t *target)
         __atomic_store_n((int32_t *)(void *)at, rel, __ATOMIC_RELEASE);
 }
 
+void emit_patch_far(struct emitter *e, uint8_t *at, const uint8_t *target)
+{
+    emit_patch(at, target);
+    if (e->places && target < e->places->start)
+        note_place(e->places, e->places->far, &e->places->far_count, at);
+}
+
 void emit_patch_short(uint8_t *at, const uint8_t *target)
 {
     *at = (uint8_t)(target - (at + 1));
@@ -250,7 +274,7 @@ void emit_jmp_to(struct emitter *e, const uint8_t *exec_target)
 {
     uint8_t *at = emit_jmp(e);
     if (!e->full)
-        emit_patch(at, exec_target - e->delta);
+        emit_patch_far(e, at, exec_target - e->delta);
 }
 
 void emit_call_to(struct emitter *e, const uint8_t *exec_target)
@@ -258,7 +282,7 @@ void emit_call_to(struct emitter *e, const uint8_t *exec_target)
     emit_u8(e, 0xe8);
     uint8_t *at = rel32(e);
     if (!e->full)
-        emit_patch(at, exec_target - e->delta);
+        emit_patch_far(e, at, exec_target - e->delta);
 }
 
 void emit_jmp_mem(struct emitter *e, struct host_mem m)

@@ -44,10 +44,20 @@ enum host_reg {
 /* Host register of each guest GPR; H_NONE: in cpu->gpr. */
 extern const uint8_t bt_host_reg[16];
 
+/* Places in code that depend on where it lies, as offsets from `start`: see kept.h. */
+#define EMIT_PLACES 512u
+struct emit_places {
+    const uint8_t *start;
+    unsigned far_count, pointer_count; /* beyond the arrays: too many to tell */
+    uint16_t far[EMIT_PLACES];         /* displacements of jumps to what lies before `start` */
+    uint16_t pointer[EMIT_PLACES];     /* addresses */
+};
+
 struct emitter {
     uint8_t *p; /* writable address of the next byte */
     uint8_t *end;
-    intptr_t delta; /* executable address minus writable address */
+    intptr_t delta;             /* executable address minus writable address */
+    struct emit_places *places; /* NULL: nobody wants to know */
     bool full;
 };
 
@@ -81,6 +91,7 @@ void emit_store(struct emitter *e, unsigned size, struct host_mem m, uint8_t reg
 void emit_store_imm32(struct emitter *e, struct host_mem m, uint32_t imm);
 void emit_mov(struct emitter *e, unsigned size, uint8_t dst, uint8_t src);
 void emit_mov_imm(struct emitter *e, uint8_t reg, uint64_t imm);
+void emit_mov_pointer(struct emitter *e, uint8_t reg, const void *p);
 void emit_lea(struct emitter *e, unsigned size, uint8_t reg, struct host_mem m);
 /* T0 += disp, flags kept, in 7 bytes whatever disp is. */
 void emit_lea_t0_disp32(struct emitter *e, int32_t disp);
@@ -102,6 +113,8 @@ uint8_t *emit_jmp_aligned(struct emitter *e);
 uint8_t *emit_jcc_aligned(struct emitter *e, uint8_t cc);
 uint8_t *emit_short(struct emitter *e, uint8_t opcode); /* opcode + rel8 */
 void emit_patch(uint8_t *at, const uint8_t *target);    /* both writable addresses */
+/* The same, where `target` may lie outside of the block. */
+void emit_patch_far(struct emitter *e, uint8_t *at, const uint8_t *target);
 void emit_patch_short(uint8_t *at, const uint8_t *target);
 void emit_jmp_to(struct emitter *e, const uint8_t *exec_target);
 void emit_call_to(struct emitter *e, const uint8_t *exec_target);

@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "engine/bt/cpu_state.h"
 #include "engine/bt/jitdump.h"
+#include "engine/bt/kept.h"
 #include "engine/bt/lapic.h"
 #include "engine/bt/native.h"
 #include "engine/bt/pvclock.h"
@@ -74,6 +75,7 @@ static void bt_close(struct engine *engine)
     for (unsigned i = 0; i < BT_CPU_MAX; i++)
         cpu_free(e->cpu[i]);
     bt_cache_free(e->cache);
+    bt_kept_close(e->kept);
     bt_jitdump_close(e->jitdump);
     pthread_mutex_destroy(&e->lock);
     free(e->dirty_bits);
@@ -123,6 +125,8 @@ static struct engine *bt_open(const struct engine_config *config, struct error *
     pthread_mutex_init(&e->lock, NULL);
     e->frozen_tsc = bt_host_tsc();
     bt_thunks_make(e->cache, &e->thunks);
+    if (config->translations)
+        e->kept = bt_kept_open(config->translations, config->cpu, bt_thunks_hash(e->cache, &e->thunks));
     config->memory->written = on_written;
     config->memory->written_opaque = e;
     return (struct engine *)(void *)e;

@@ -7,6 +7,7 @@
 
 #include "base/util.h"
 #include "engine/bt/cache.h"
+#include "engine/bt/kept.h"
 
 #define WINDOW_SECONDS 5
 #define BUSY_SHARE     200 /* idle: all processors together worked for less than a window / this */
@@ -17,6 +18,12 @@ static uint64_t halted(const struct bt_cpu *cpu, uint64_t now)
 {
     uint64_t since = atomic_load(&cpu->sleeping_since);
     return bt_stat_get(&cpu->stats.halt_cycles) + (since && now > since ? now - since : 0);
+}
+
+static void rest(struct bt_engine *e)
+{
+    bt_cache_empty(e);
+    bt_kept_rest(e->kept);
 }
 
 void bt_idle_check(struct bt_engine *e)
@@ -34,7 +41,7 @@ void bt_idle_check(struct bt_engine *e)
     }
     uint64_t worked = all - MIN(all, halt - MIN(halt, e->idle_halt));
     if (e->idle_mark && worked < window / BUSY_SHARE && bt_cache_used(e->cache) > WORTH_IT)
-        bt_cache_empty(e);
+        rest(e);
     e->idle_mark = now;
     e->idle_halt = halt;
     pthread_mutex_unlock(&e->lock);

@@ -2,6 +2,9 @@
 /* Host code between C and translated code: see thunk.h. */
 #include "engine/bt/thunk.h"
 
+#include <string.h>
+
+#include "base/crc32c.h"
 #include "base/util.h"
 
 #define SUB_RSP_8 ((const uint8_t[]){0x48, 0x83, 0xec, 0x08})
@@ -144,7 +147,7 @@ void bt_emit_jump(struct emitter *e, uint8_t *miss[2])
 void bt_patch_misses(struct emitter *e, uint8_t *miss[2], const uint8_t *target)
 {
     for (unsigned i = 0; i < 2 && !e->full; i++)
-        emit_patch(miss[i], target);
+        emit_patch_far(e, miss[i], target);
 }
 
 static void make_jump(struct emitter *e, struct bt_thunks *thunks)
@@ -190,4 +193,14 @@ void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks)
     make_access(&e, thunks->access, thunks->leave);
     make_exits(&e, thunks);
     make_jump(&e, thunks);
+}
+
+uint32_t bt_thunks_hash(const struct bt_cache *cache, const struct bt_thunks *thunks)
+{
+    uint64_t at[sizeof(*thunks) / sizeof(uint64_t)];
+    _Static_assert(sizeof(at) == sizeof(*thunks), "nothing but addresses");
+    memcpy(at, thunks, sizeof(at));
+    for (size_t i = 0; i < ARRAY_SIZE(at); i++)
+        at[i] -= at[i] ? (uint64_t)(uintptr_t)cache->exec : 0;
+    return crc32c(0, at, sizeof(at));
 }

@@ -39,6 +39,8 @@ typedef uint64_t bt_callout_fn(struct bt_cpu *cpu, uint64_t t0, uint64_t t1);
 
 _Static_assert(CALLOUT_COUNT == BT_CALLOUTS, "struct bt_thunks has one entry each");
 
+/* Of where in the cache each of them is. */
+uint32_t bt_thunks_hash(const struct bt_cache *cache, const struct bt_thunks *thunks);
 void bt_thunks_make(struct bt_cache *cache, struct bt_thunks *thunks);
 /*
  * Jumps to RIP in T0 by the jump cache; gives the jumps to be patched for a miss. T1 and the flags are lost.

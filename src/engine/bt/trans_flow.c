@@ -395,10 +395,16 @@ void tr_emit(struct tr *t, const struct x86_insn *insn, enum tr_form form)
     }
 }
 
-/* To run.c for a reason that says the rest by its argument. */
+/* To run.c for a reason that says the rest by its argument: a number, or something of the block's record. */
 static void leave_with(struct tr *t, enum bt_exit reason, uint64_t argument, bool saved)
 {
     emit_mov_imm(&t->e, T1, argument);
+    emit_jmp_to(&t->e, t->engine->thunks.exit[reason][saved]);
+}
+
+static void leave_with_pointer(struct tr *t, enum bt_exit reason, const void *argument, bool saved)
+{
+    emit_mov_pointer(&t->e, T1, argument);
     emit_jmp_to(&t->e, t->engine->thunks.exit[reason][saved]);
 }
 
@@ -406,7 +412,7 @@ void tr_exit_op(struct tr *t, const struct x86_insn *insn, bt_op_fn *fn, bool he
 {
     struct bt_op *op = bt_cache_record(t->engine->cache, sizeof(*op));
     *op = (struct bt_op){.run = fn, .heavy = heavy, .page_off = (uint16_t)tr_this_off(t), .insn = *insn};
-    leave_with(t, BT_EXIT_OP, (uint64_t)(uintptr_t)op, t->flags_saved);
+    leave_with_pointer(t, BT_EXIT_OP, op, t->flags_saved);
     t->ended = true;
 }
 
@@ -421,7 +427,7 @@ static void exit_linked(struct tr *t, unsigned number, uint8_t *at, unsigned tar
                              .target = (uint16_t)target,
                              .mode = (uint16_t)mode,
                              .saved = saved};
-    leave_with(t, BT_EXIT_LINK, (uint64_t)(uintptr_t)link, saved);
+    leave_with_pointer(t, BT_EXIT_LINK, link, saved);
 }
 
 /* A block that branches to itself goes on as a loop. */

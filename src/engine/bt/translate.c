@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "engine/bt/jitdump.h"
+#include "engine/bt/kept.h"
 #include "x86/features.h"
 
 /* Compiled with vector instructions as all of this file, so these two are heavy. */
@@ -414,15 +415,34 @@ static bool unchanged(const struct tr *t, const uint8_t *code, unsigned avail, c
     return !memcmp(code, t->bytes, first) && (!rest || !memcmp(rest, t->bytes + first, len - first));
 }
 
-static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t phys, uint64_t phys2,
-                                           struct bt_block **out)
+/* Room for the block's code. */
+static bool reserve(struct tr *t)
 {
     if (!bt_cache_reserve(t->engine, &t->e))
+        return false;
+    t->start = t->e.p;
+    t->places.start = t->start;
+    t->places.far_count = t->places.pointer_count = 0;
+    t->e.places = t->engine->kept ? &t->places : NULL;
+    return true;
+}
+
+static void publish(struct tr *t, uint64_t lin, struct bt_block **out)
+{
+    bt_cache_add(t->engine, t->block, &t->e);
+    if (t->engine->jitdump)
+        bt_jitdump_block(t->engine->jitdump, lin, t->mode & MODE_USER,
+                         bt_block_exec(t->engine->cache, t->block, 0), t->start, t->block->code_len);
+    *out = t->block;
+}
+
+static enum bt_translate_result emit_block(struct tr *t, uint64_t phys, uint64_t phys2)
+{
+    if (!reserve(t))
         return BT_TRANSLATE_RETRY;
     tr_plan(t);
     if (phys2)
         t->entry = ENTRY_SAVED; /* for emit_second_page */
-    t->start = t->e.p;
     t->block = block_new(t, phys);
     t->block->page2 = (uint32_t)(phys2 >> GUEST_PAGE_SHIFT);
     emit_body(t);
@@ -431,13 +451,55 @@ static enum bt_translate_result emit_block(struct tr *t, uint64_t lin, uint64_t 
         snprintf(t->cpu->why, sizeof(t->cpu->why), "a translation outgrew its room");
         return BT_TRANSLATE_ERROR;
     }
-    bt_cache_add(t->engine, t->block, &t->e);
-    if (t->engine->jitdump)
-        bt_jitdump_block(t->engine->jitdump, lin, t->mode & MODE_USER,
-                         bt_block_exec(t->engine->cache, t->block, 0), t->start, t->block->code_len);
     bt_stat_add(&t->cpu->stats.translations, 1);
-    *out = t->block;
     return BT_TRANSLATED;
+}
+
+/* As emit_block, by one that was kept. */
+static enum bt_translate_result place_block(struct tr *t, uint64_t phys, const uint8_t *code,
+                                            const struct bt_kept_block *kept)
+{
+    if (!bt_cache_protect(t->engine, phys, kept->bytes_len) || memcmp(code, t->bytes, kept->bytes_len) != 0 ||
+        !reserve(t))
+        return BT_TRANSLATE_RETRY;
+    tr_place(t, phys, kept);
+    bt_stat_add(&t->cpu->stats.kept_translations, 1);
+    return BT_TRANSLATED;
+}
+
+/* From the bytes that are there now, as far as they stay. */
+static enum bt_translate_result make_block(struct tr *t, uint64_t lin, uint64_t phys, const uint8_t *code)
+{
+    struct bt_kept_block kept;
+    do {
+        bool limited;
+        unsigned avail = fetchable(t->cpu, lin, t->mode, &limited);
+        uint64_t phys2 = 0;
+        const uint8_t *rest = NULL;
+        t->count = t->stub_count = 0;
+        t->off[0] = 0;
+        t->ended = false;
+        /* Others may be writing it: from here on only the copy counts. */
+        avail = MIN(avail, (unsigned)sizeof(t->bytes));
+        memcpy(t->bytes, code, avail);
+        if (t->engine->kept && !limited &&
+            bt_kept_find(t->engine->kept, t->mode, t->page_off, t->bytes, avail, &kept) && tr_fits(&kept))
+            return place_block(t, phys, code, &kept);
+        if (decode_block(t, avail, limited) == DECODE_MORE) {
+            enum bt_translate_result r = decode_across(t, lin, avail, &phys2, &rest);
+            if (r != BT_TRANSLATED)
+                return r;
+        }
+        if (!bt_cache_protect(t->engine, phys,
+                              MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off)))
+            return BT_TRANSLATE_RETRY;
+        if (!unchanged(t, code, avail, rest))
+            continue;
+        enum bt_translate_result r = emit_block(t, phys, phys2);
+        if (r == BT_TRANSLATED)
+            tr_keep(t, limited, avail);
+        return r;
+    } while (true);
 }
 
 enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, uint64_t phys, uint32_t mode,
@@ -452,29 +514,12 @@ enum bt_translate_result bt_translate_block(struct bt_cpu *cpu, uint64_t lin, ui
                  (unsigned long long)phys);
         return BT_TRANSLATE_ERROR;
     }
-    do {
-        bool limited;
-        unsigned avail = fetchable(cpu, lin, mode, &limited);
-        uint64_t phys2 = 0;
-        const uint8_t *rest = NULL;
-        t->cpu = cpu;
-        t->engine = engine;
-        t->mode = mode;
-        t->page_off = (unsigned)(phys & 0xfff);
-        t->count = t->stub_count = 0;
-        t->off[0] = 0;
-        t->ended = false;
-        /* Others may be writing it: from here on only the copy counts. */
-        avail = MIN(avail, (unsigned)sizeof(t->bytes));
-        memcpy(t->bytes, code, avail);
-        if (decode_block(t, avail, limited) == DECODE_MORE) {
-            enum bt_translate_result r = decode_across(t, lin, avail, &phys2, &rest);
-            if (r != BT_TRANSLATED)
-                return r;
-        }
-        if (!bt_cache_protect(engine, phys, MIN((unsigned)t->off[t->count], GUEST_PAGE_SIZE - t->page_off)))
-            return BT_TRANSLATE_RETRY;
-        if (unchanged(t, code, avail, rest))
-            return emit_block(t, lin, phys, phys2, out);
-    } while (true);
+    t->cpu = cpu;
+    t->engine = engine;
+    t->mode = mode;
+    t->page_off = (unsigned)(phys & 0xfff);
+    enum bt_translate_result r = make_block(t, lin, phys, code);
+    if (r == BT_TRANSLATED)
+        publish(t, lin, out);
+    return r;
 }

@@ -110,6 +110,7 @@ struct tr {
     struct bt_block *block;
     struct emitter e;
     uint8_t *start; /* of the block's code */
+    struct emit_places places;
     uint32_t mode;
     unsigned page_off;                            /* page offset of the first byte */
     uint8_t bytes[BT_BLOCK_INSNS * X86_INSN_MAX]; /* what is decoded */
@@ -148,6 +149,8 @@ struct tr {
     bool ended;                                                /* an exit has been emitted */
     struct stub stub[BT_STUBS_MAX];
     unsigned stub_count;
+    uint8_t kept_code[BT_BLOCK_ROOM]; /* what trans_kept.c works on */
+    uint8_t kept_record[BT_RECORD_ROOM] __attribute__((aligned(BT_BLOCK_LINE)));
 };
 
 /* ---- translate.c ---- */
@@ -205,6 +208,15 @@ static inline int32_t tr_this_off(const struct tr *t)
 
 /* Whether the host may raise something in it, whose handler must find the flags: see fault.c. */
 bool tr_may_trap(const struct x86_insn *insn);
+
+/* ---- trans_kept.c ---- */
+struct bt_kept_block;
+/* Keeps the block that has just been emitted, where blocks are kept. `limited`, `avail`: see decode_block. */
+void tr_keep(struct tr *t, bool limited, unsigned avail);
+/* Whether it can be one of ours. */
+bool tr_fits(const struct bt_kept_block *k);
+/* Puts a kept block at t->start. */
+void tr_place(struct tr *t, uint64_t phys, const struct bt_kept_block *k);
 
 /* ---- trans_plan.c ---- */
 /* Fills in live, regen, access and group. */

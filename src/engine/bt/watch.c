@@ -34,6 +34,7 @@ unsigned bt_stats(struct vcpu *v, struct engine_stat *out, unsigned room)
         const uint64_t *value;
     } all[] = {
         {"translations", ENGINE_STAT_COUNT, &s->translations},
+        {"translations-kept", ENGINE_STAT_COUNT, &s->kept_translations},
         {"translate-cycles", ENGINE_STAT_CYCLES, &s->translate_cycles},
         {"halt-cycles", ENGINE_STAT_CYCLES, &s->halt_cycles},
         {"native-cycles", ENGINE_STAT_CYCLES, &s->native_cycles},
