@@ -167,7 +167,7 @@ static void test_damage(void **state)
     off_t size = lseek(fd, 0, SEEK_END), log = 4096 + (4 << 20);
     assert_true(size > log);
     for (unsigned i = 0; i < 60; i++) {
-        off_t at = i % 3 == 0   ? rand() % 64
+        off_t at = i % 3 == 0   ? rand() % 56 /* what of the header means something */
                    : i % 3 == 1 ? 4096 + rand() % (4 << 20)
                                 : log + rand() % (size - log);
         unsigned bit = (unsigned)rand() & 7;
