@@ -57,13 +57,13 @@ struct entry {
 };
 #define ENTRY_MAX (64u * 1024)
 
-/* A slot: the place plus one, and bits of the hash that are not the slot's number. 0: empty. */
 struct bt_kept {
     int fd;
-    bool adds;           /* holds the file's lock */
-    bool broken;         /* a write has failed: no more of them */
-    bool changed;        /* since the table was written */
-    uint32_t *slot;      /* NULL: to be read */
+    bool adds;    /* holds the file's lock */
+    bool broken;  /* a write has failed: no more of them */
+    bool changed; /* since the table was written */
+    uint32_t
+        *slot; /* place plus one, and bits of the hash that are not its number; 0: empty. NULL: to be read */
     uint64_t end;        /* of the log, with what is in `pending` */
     uint64_t end_before; /* when it was opened */
     uint64_t hits, misses;
