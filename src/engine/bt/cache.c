@@ -9,9 +9,11 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "engine/bt/table.h"
 
 #define THUNK_ROOM    (16u * 1024)
 #define PRESENT_PIECE (128u * 1024)
+#define HASH_SIZE     (sizeof(struct bt_block *) << BT_HASH_BITS)
 #define MIN_BLOCK     64u /* bytes of code that a block takes at least: bounds a segment's index */
 
 long bt_page_index(const struct guest_memory *mem, uint64_t gpa)
@@ -35,10 +37,7 @@ static bool map_memory(struct bt_cache *c, struct error **err)
     }
     c->write = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
     c->exec = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, c->fd, 0);
-    c->records_size = c->size / 4 * 3;
-    c->records = mmap(NULL, c->records_size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (c->write == MAP_FAILED || c->exec == MAP_FAILED || c->records == MAP_FAILED) {
+    if (c->write == MAP_FAILED || c->exec == MAP_FAILED) {
         error_set_errno(err, errno, "cannot map the code cache (is executable memory forbidden here?)");
         return false;
     }
@@ -53,15 +52,19 @@ struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struc
         return NULL;
     }
     c->fd = -1;
-    c->write = c->exec = c->records = MAP_FAILED;
+    c->write = c->exec = MAP_FAILED;
     c->size = size;
     c->epoch = 1;
     for (unsigned i = 0; i < mem->region_count; i++)
         c->page_count += mem->region[i].size >> GUEST_PAGE_SHIFT;
+    c->records_size = c->size / 4 * 3;
+    c->records = bt_table_new(c->records_size);
+    c->hash = bt_table_new(HASH_SIZE);
     c->pages = calloc(c->page_count, sizeof(c->pages[0]));
     c->writable = calloc((c->page_count + 63) / 64, sizeof(c->writable[0]));
-    if (!c->pages || !c->writable || !map_memory(c, err)) {
-        if (!c->pages || !c->writable)
+    bool room_for_all = c->records && c->hash && c->pages && c->writable;
+    if (!room_for_all || !map_memory(c, err)) {
+        if (!room_for_all)
             error_set_errno(err, ENOMEM, "cannot make the index of %zu guest pages", c->page_count);
         bt_cache_free(c);
         return NULL;
@@ -95,8 +98,8 @@ void bt_cache_free(struct bt_cache *c)
         struct bt_segment *s = &c->segment[i];
         free(s->blocks);
     }
-    if (c->records != MAP_FAILED)
-        munmap(c->records, c->records_size);
+    bt_table_free(c->records, c->records_size);
+    bt_table_free((void *)(uintptr_t)c->hash, HASH_SIZE);
     for (size_t i = 0; c->pages && i < c->page_count; i++)
         free(c->pages[i]);
     free(c->pages);

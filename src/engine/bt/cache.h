@@ -107,8 +107,8 @@ struct bt_cache {
     size_t records_size;
     struct bt_segment segment[BT_CACHE_SEGMENTS];
     unsigned current;
-    unsigned max_blocks; /* a segment's */
-    struct bt_block *_Atomic hash[1u << BT_HASH_BITS];
+    unsigned max_blocks;            /* a segment's */
+    struct bt_block *_Atomic *hash; /* 1 << BT_HASH_BITS of them */
     struct bt_page *_Atomic *pages; /* by RAM page index */
     size_t page_count;
     uint64_t *writable;             /* bit by page index: may be in some soft TLB as writable */

@@ -19,8 +19,11 @@
 #include "engine/bt/native.h"
 #include "engine/bt/pvclock.h"
 #include "engine/bt/run.h"
+#include "engine/bt/table.h"
 #include "engine/bt/translate.h"
 #include "engine/bt/watch.h"
+
+#define JCS_SIZE (2 * BT_JC_SIZE * sizeof(struct bt_jc_entry))
 
 static struct bt_engine *engine_of(struct engine *e)
 {
@@ -60,8 +63,7 @@ static void cpu_free(struct bt_cpu *cpu)
     bt_native_free(cpu->native);
     for (unsigned i = 0; i < BT_TLB_MODES; i++)
         free(cpu->tlbs[i]);
-    free(cpu->jcs[0]);
-    free(cpu->jcs[1]);
+    bt_table_free(cpu->jcs[0], JCS_SIZE);
     free(cpu);
 }
 
@@ -158,10 +160,9 @@ static struct vcpu *bt_vcpu_new(struct engine *engine, unsigned index, struct er
         cpu->index = index;
         cpu->native_refused = BT_NATIVE_NONE;
         memset(cpu->native_hot, 0xff, sizeof(cpu->native_hot)); /* BT_NATIVE_NONE */
-        for (unsigned user = 0; user < 2; user++)
-            cpu->jcs[user] = calloc(BT_JC_SIZE, sizeof(*cpu->jc));
-        cpu->jc = cpu->jcs[0];
-        ok = cpu->jcs[0] && cpu->jcs[1] && (cpu->lapic = bt_lapic_new(cpu));
+        cpu->jc = cpu->jcs[0] = bt_table_new(JCS_SIZE);
+        cpu->jcs[1] = cpu->jc + BT_JC_SIZE;
+        ok = cpu->jc && (cpu->lapic = bt_lapic_new(cpu));
         for (unsigned i = 0; ok && i < BT_TLB_MODES; i++)
             ok = (cpu->tlbs[i] = aligned_alloc(64, BT_TLB_SIZE * sizeof(struct bt_tlb_entry))) != NULL;
     }
