@@ -131,6 +131,8 @@ static void test_found_again(void **state)
     struct bt_kept *k = open_it(), *reader = open_it();
     assert_int_equal(found(k), BLOCKS);
     bt_kept_rest(k);
+    assert_int_equal(found(k), 0); /* it rests, until it is asked often */
+    found(k);
     assert_int_equal(found(k), BLOCKS);
     assert_int_equal(found(reader), BLOCKS);
     add(reader, BLOCKS); /* only reads */

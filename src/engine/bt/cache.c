@@ -80,6 +80,8 @@ struct bt_cache *bt_cache_new(const struct guest_memory *mem, size_t size, struc
         s->records_end = s->records + c->records_size / BT_CACHE_SEGMENTS;
         s->code_present = s->start;
         s->records_present = s->records;
+        if (c->records_size / BT_CACHE_SEGMENTS % BT_HUGE_PAGE == 0)
+            bt_table_small_pages(s->records, BT_HUGE_PAGE); /* all that an idle machine needs */
         s->blocks = calloc(c->max_blocks, sizeof(struct bt_block *));
         if (!s->blocks) {
             error_set_errno(err, ENOMEM, "cannot make the index of the code cache");

@@ -24,22 +24,25 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "engine/bt/table.h"
 #include "x86/features.h"
 
-#define MAGIC       "RUCHE-BT-KEPT-1"
-#define HEADER_SIZE 4096u
-#define TABLE_BITS  20
-#define TABLE_SLOTS (1u << TABLE_BITS)
-#define TABLE_SIZE  (TABLE_SLOTS * sizeof(uint32_t))
-#define LOG_START   (HEADER_SIZE + TABLE_SIZE)
-#define UNIT        32u /* of places in the log */
-#define PLACE_BITS  23
-#define LOG_MAX     ((uint64_t)UNIT << PLACE_BITS)
-#define TRIES       8u /* slots that a block may be in */
-#define KEY_BYTES   16u
-#define READ_AHEAD  (32u * 1024)
-#define WRITE_SIZE  (256u * 1024)
-#define BUILD_ID    20
+#define MAGIC        "RUCHE-BT-KEPT-1"
+#define HEADER_SIZE  4096u
+#define TABLE_BITS   20
+#define TABLE_SLOTS  (1u << TABLE_BITS)
+#define TABLE_SIZE   (TABLE_SLOTS * sizeof(uint32_t))
+#define LOG_START    (HEADER_SIZE + TABLE_SIZE)
+#define UNIT         32u /* of places in the log */
+#define PLACE_BITS   23
+#define LOG_MAX      ((uint64_t)UNIT << PLACE_BITS)
+#define TRIES        8u    /* slots that a block may be in */
+#define REST_LOOKUPS 4096u /* without an answer after a rest: what an idle machine needs is fewer */
+#define KEY_BYTES    16u
+#define READ_AHEAD   (32u * 1024)
+#define WINDOW_SIZE  (READ_AHEAD + ENTRY_MAX)
+#define WRITE_SIZE   (256u * 1024)
+#define BUILD_ID     20
 
 struct header {
     char magic[16];
@@ -67,6 +70,7 @@ struct bt_kept {
     uint64_t end;        /* of the log, with what is in `pending` */
     uint64_t end_before; /* when it was opened */
     uint64_t hits, misses;
+    uint64_t wakes_at; /* look-ups are answered from this many on: see bt_kept_rest */
     struct header header;
     uint8_t *pending; /* the log's end, not written yet; NULL: nothing */
     uint32_t pending_size;
@@ -226,12 +230,13 @@ void bt_kept_rest(struct bt_kept *k)
     if (!k)
         return;
     write_table(k);
-    free(k->slot);
-    free(k->pending);
-    free(k->window);
+    bt_table_free(k->slot, TABLE_SIZE);
+    bt_table_free(k->pending, WRITE_SIZE);
+    bt_table_free(k->window, WINDOW_SIZE);
     k->slot = NULL;
     k->pending = k->window = NULL;
     k->window_size = 0;
+    k->wakes_at = k->hits + k->misses + REST_LOOKUPS;
 }
 
 void bt_kept_close(struct bt_kept *k)
@@ -253,7 +258,7 @@ static bool table_ready(struct bt_kept *k)
 {
     if (k->slot)
         return true;
-    k->slot = calloc(TABLE_SLOTS, sizeof(*k->slot));
+    k->slot = bt_table_new(TABLE_SIZE);
     if (k->slot && k->end && !read_all(k->fd, k->slot, TABLE_SIZE, HEADER_SIZE))
         memset(k->slot, 0, TABLE_SIZE);
     return k->slot;
@@ -282,7 +287,7 @@ static const uint8_t *log_at(struct bt_kept *k, uint64_t at, uint32_t size)
         return k->pending + (at - written);
     if (k->window && at >= k->window_at && at + size <= k->window_at + k->window_size)
         return k->window + (at - k->window_at);
-    if (!k->window && !(k->window = malloc(READ_AHEAD + ENTRY_MAX)))
+    if (!k->window && !(k->window = bt_table_new(WINDOW_SIZE)))
         return NULL;
     uint32_t want = (uint32_t)MIN((uint64_t)MAX(size, READ_AHEAD), written - at);
     ssize_t got = pread(k->fd, k->window, want, (off_t)(LOG_START + at));
@@ -340,8 +345,10 @@ bool bt_kept_find(struct bt_kept *k, uint32_t mode, unsigned page_off, const uin
                   struct bt_kept_block *out)
 {
     uint32_t hash = hash_of(mode, page_off, bytes, avail);
-    if (!table_ready(k))
+    if (k->hits + k->misses < k->wakes_at || !table_ready(k)) {
+        k->misses++;
         return false;
+    }
     for (unsigned i = 0; i < TRIES; i++) {
         uint32_t slot = k->slot[(hash + i) % TABLE_SLOTS];
         if (!slot)
@@ -397,10 +404,10 @@ void bt_kept_add(struct bt_kept *k, const struct bt_kept_block *b, unsigned avai
     uint32_t hash = hash_of(b->mode, b->page_off, b->bytes, avail), *slot;
     e.size = (uint32_t)entry_size(&e);
     uint32_t room = (uint32_t)round_up(e.size, UNIT);
-    if (!k->adds || k->broken || e.size > ENTRY_MAX || k->end + room >= LOG_MAX || !table_ready(k) ||
+    if (!k->adds || k->broken || e.size > ENTRY_MAX || k->end + room >= LOG_MAX || !k->slot ||
         !(slot = free_slot(k, hash)))
         return;
-    if (!k->pending && !(k->pending = malloc(WRITE_SIZE)))
+    if (!k->pending && !(k->pending = bt_table_new(WRITE_SIZE)))
         return;
     if (k->pending_size + room > WRITE_SIZE && !flush_pending(k))
         return;

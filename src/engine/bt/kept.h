@@ -45,7 +45,7 @@ struct bt_kept_block {
 struct bt_kept *bt_kept_open(const char *folder, const struct cpuid_model *model, uint32_t layout);
 /* Writes what is new. NULL: nothing to do. */
 void bt_kept_close(struct bt_kept *k);
-/* The same, and gives memory back that the next look-up takes again. */
+/* The same, and gives memory back until there are more than a few look-ups again: the machine idles. */
 void bt_kept_rest(struct bt_kept *k);
 
 /*
@@ -54,7 +54,7 @@ void bt_kept_rest(struct bt_kept *k);
  */
 bool bt_kept_find(struct bt_kept *k, uint32_t mode, unsigned page_off, const uint8_t *bytes, unsigned avail,
                   struct bt_kept_block *out);
-/* Adds a block that was not found by `bytes`, of which `avail` are known. */
+/* Adds a block that was not found by `bytes`, of which `avail` are known. Not after a rest. */
 void bt_kept_add(struct bt_kept *k, const struct bt_kept_block *block, unsigned avail);
 
 #endif
