@@ -22,7 +22,7 @@
 /* TSC ticks, of which a microsecond has 2000 to 4000, without those that mapping pages took. */
 #define BURST_MIN    400000
 #define BURST_END    120000
-#define FAULT_TICKS  20000 /* what a stop costs beside that */
+#define FAULT_TICKS  20000 /* at least what a stop costs beside that: about as much, on slow hosts too */
 #define FINDINGS_MAX 8u
 #define AVERAGE_OF   16 /* stays */
 /* Selectors of 64-bit user code on Linux, here and there. */
@@ -328,7 +328,8 @@ static bool stay(struct bt_cpu *cpu, struct native_space *s, struct user_regs_st
             bool fetch = is_fetch(regs, address);
             uint64_t begin = bt_host_tsc();
             enum native_fill fill = native_space_fill(cpu, s, address, fetch);
-            cpu->native->mapping += bt_host_tsc() - begin + FAULT_TICKS;
+            uint64_t ticks = bt_host_tsc() - begin;
+            cpu->native->mapping += ticks + MAX(ticks, (uint64_t)FAULT_TICKS);
             if (fill == NATIVE_FILLED && native_child_set(s->child, regs))
                 continue;
             if (fill == NATIVE_REFUSED && fetch) {
