@@ -65,7 +65,7 @@ struct machine {
     /* The board's singletons that other devices refer to; NULL until realized. */
     struct pci_bus *pci;
     struct device *fw_cfg; /* see device/platform/fw_cfg.h */
-    struct device *pic, *ioapic, *pm;
+    struct device *pic, *ioapic, *pm, *vmgenid;
     struct device *devices; /* all, in creation order */
 };
 

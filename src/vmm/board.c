@@ -341,8 +341,9 @@ static struct device *add_front_end(struct board *b, const char *cls, const char
  * first. */
 static bool add_platform(struct board *b, int *status, struct error **err)
 {
-    static const char *const classes[] = {"i8259", "ioapic",  "q35-host",   "ich9-lpc", "i8254",  "mc146818",
-                                          "hpet",  "ich9-pm", "reset-port", "i8042",    "fw-cfg", "pvpanic"};
+    static const char *const classes[] = {"i8259",    "ioapic",  "q35-host", "ich9-lpc",   "i8254",
+                                          "mc146818", "hpet",    "ich9-pm",  "reset-port", "i8042",
+                                          "fw-cfg",   "pvpanic", "vmgenid"};
     const char *log = b->config->serial_log;
     const char *serial[] = {"chardev", b->config->serial, log ? "log" : NULL, log, NULL};
 
@@ -483,7 +484,8 @@ static void make_uuid(uint8_t uuid[16], const char *name)
 }
 
 /* What everything else stands on. After it, board_free works. */
-static struct board *make_frame(const struct machine_config *config, struct error **err)
+static struct board *make_frame(const struct machine_config *config, const struct saved_machine *saved,
+                                struct error **err)
 {
     static const uint8_t none[16] = {0};
     struct board *b = aligned_alloc(_Alignof(struct board), sizeof(*b));
@@ -494,6 +496,7 @@ static struct board *make_frame(const struct machine_config *config, struct erro
     }
     memset(b, 0, sizeof(*b));
     b->config = config;
+    b->saved = saved;
     b->signal_fd = -1;
     boot_source_init(&b->boot);
     pthread_mutex_init(&b->m.lock, NULL);
@@ -512,6 +515,8 @@ static struct board *make_frame(const struct machine_config *config, struct erro
     b->m.event = runstate_event;
     if (memcmp(config->uuid, none, sizeof(none)) != 0)
         memcpy(b->m.uuid, config->uuid, sizeof(none));
+    else if (saved)
+        memcpy(b->m.uuid, saved->id.uuid, sizeof(none));
     else
         make_uuid(b->m.uuid, config->name);
     return b;
@@ -536,14 +541,11 @@ static bool set_up(struct board *b, struct error **err)
 static struct board *make_board(const struct machine_config *config, const struct saved_machine *saved,
                                 int *status, struct error **err)
 {
-    struct board *b = make_frame(config, err);
+    struct board *b = make_frame(config, saved, err);
 
     *status = BOARD_FAILED;
     if (!b)
         return NULL;
-    b->saved = saved;
-    if (saved)
-        memcpy(b->m.uuid, saved->id.uuid, sizeof(b->m.uuid));
     if (saved) /* of which only what it touches is needed */
         b->m.memory = saved_memory(saved, config->memory, err);
     else if (host_has_memory(config->memory, err))

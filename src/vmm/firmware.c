@@ -9,12 +9,15 @@
 #include "base/util.h"
 #include "device/pci/pci.h"
 #include "device/platform/fw_cfg.h"
+#include "device/platform/vmgenid.h"
 #include "vmm/board.h"
 
 #define PCI_HOLE_BASE 0x80000000u
 #define PCI64_LEN     (32 * GIB)
-#define BDA_EBDA      0x40e /* segment of the extended BIOS data area */
-#define BDA_MEMORY    0x413 /* KiB below it */
+_Static_assert(VMGENID_ADDRESS > BOOT_FIRMWARE && VMGENID_ADDRESS + GUEST_PAGE_SIZE <= BOOT_SMBIOS,
+               "the generation ID is where no tables come");
+#define BDA_EBDA   0x40e /* segment of the extended BIOS data area */
+#define BDA_MEMORY 0x413 /* KiB below it */
 
 #define MTRR_UNCACHED      0u
 #define MTRR_WRITE_PROTECT 5u
@@ -218,7 +221,7 @@ bool firmware_start(struct board *b, bool fresh, struct error **err)
     }
     pci_assign_resources(&b->m);
     write_bda(mem);
-    if (!acpi_place(&b->acpi, mem, BOOT_FIRMWARE, BOOT_SMBIOS - BOOT_FIRMWARE, err) ||
+    if (!acpi_place(&b->acpi, mem, BOOT_FIRMWARE, VMGENID_ADDRESS - BOOT_FIRMWARE, err) ||
         !smbios_place(&b->smbios, mem, BOOT_SMBIOS, BOOT_FIRMWARE + BOOT_FIRMWARE_SIZE - BOOT_SMBIOS, err) ||
         !boot_load(&b->boot, mem, fresh, BOOT_FIRMWARE, &entry, err))
         return false;

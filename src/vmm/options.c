@@ -447,9 +447,8 @@ static bool take(struct parser *p, int option, const char *value)
 /* A saved machine has all that it is made of; only its surroundings may be others. */
 static void finish_restore(struct parser *p)
 {
-    static const uint32_t own = BIT(OPT_UUID) | BIT(OPT_CPU) | BIT(OPT_CPUS) | BIT(OPT_MEMORY) |
-                                BIT(OPT_KERNEL) | BIT(OPT_INITRD) | BIT(OPT_MODULE) | BIT(OPT_CMDLINE) |
-                                BIT(OPT_DEVICE);
+    static const uint32_t own = BIT(OPT_CPU) | BIT(OPT_CPUS) | BIT(OPT_MEMORY) | BIT(OPT_KERNEL) |
+                                BIT(OPT_INITRD) | BIT(OPT_MODULE) | BIT(OPT_CMDLINE) | BIT(OPT_DEVICE);
 
     for (const struct option *o = long_options; o->name; o++)
         if (own & p->given & BIT(o->val))

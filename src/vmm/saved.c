@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "block/block.h"
+#include "device/platform/vmgenid.h"
 #include "vmm/board.h"
 #include "vmm/save.h"
 #include "vmm/save_state.h"
@@ -118,7 +119,9 @@ bool saved_restore(const struct saved_machine *s, struct board *b, struct error 
                    false;
         b->disk[i].mark = s->id.disk[i].changed;
     }
-    return saved_load_state(b, s->state, s->state_len, s->file.path, err);
+    /* Whoever goes on from the file may not be the only one. */
+    return saved_load_state(b, s->state, s->state_len, s->file.path, err) &&
+           vmgenid_renew(b->m.vmgenid, err);
 }
 
 /* Checking in the background. */

@@ -123,6 +123,29 @@ static void test_gpe(void **state)
     assert_false(t->gsi_level[9]);
 }
 
+static void raise_gpe(unsigned bit)
+{
+    machine_lock(&t->m);
+    ich9_pm_raise_gpe(t->m.pm, bit);
+    machine_unlock(&t->m);
+}
+
+/* An event interrupts once it is enabled, until it is answered. */
+static void test_gpe_event(void **state)
+{
+    test_out(t, ICH9_PM_CONTROL, 2, 1);
+    raise_gpe(5);
+    assert_int_equal(test_in(t, ICH9_PM_GPE0, 4), 0x20);
+    assert_false(t->gsi_level[9]);
+    test_out(t, ICH9_PM_GPE0 + 8, 1, 0x20);
+    assert_true(t->gsi_level[9]);
+    test_out(t, ICH9_PM_GPE0, 1, 0x20);
+    assert_false(t->gsi_level[9]);
+    raise_gpe(63);
+    assert_int_equal(test_in(t, ICH9_PM_GPE0 + 4, 4), 0x80000000);
+    assert_false(t->gsi_level[9]);
+}
+
 static void test_reset_ports(void **state)
 {
     test_machine_add(t, "reset-port", NULL);
@@ -168,9 +191,10 @@ int main(void)
 {
 #define PM_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        PM_TEST(test_timer),       PM_TEST(test_timer_overflow),   PM_TEST(test_power_button),
-        PM_TEST(test_power_off),   PM_TEST(test_partial_accesses), PM_TEST(test_gpe),
-        PM_TEST(test_reset_ports), PM_TEST(test_pvpanic),          PM_TEST(test_debug_exit),
+        PM_TEST(test_timer),      PM_TEST(test_timer_overflow),   PM_TEST(test_power_button),
+        PM_TEST(test_power_off),  PM_TEST(test_partial_accesses), PM_TEST(test_gpe),
+        PM_TEST(test_gpe_event),  PM_TEST(test_reset_ports),      PM_TEST(test_pvpanic),
+        PM_TEST(test_debug_exit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,7 +167,6 @@ static void refused(void **state)
         {"--kernel k --name a/b", "--name 'a/b'"},
         {"--kernel k --name .x", "--name '.x'"},
         {"--kernel k --uuid 1234", "--uuid '1234'"},
-        {"--restore s --uuid 01234567-89ab-4cde-8f01-23456789abcd", "--uuid does not go with --restore"},
         {"--kernel k --control fd:999", "not an open file descriptor"},
         {"--kernel k --ready-fd x", "not an open file descriptor"},
         {"--kernel k --serial=", "empty value"},

@@ -97,6 +97,13 @@ bool ich9_pm_power_button(struct device *dev)
     return (s->enable & PM1_POWER_BUTTON) && (s->control & CNT_SCI_ENABLE);
 }
 
+void ich9_pm_raise_gpe(struct device *dev, unsigned bit)
+{
+    struct ich9_pm *s = DEVICE_OF(struct ich9_pm, dev);
+    s->gpe_status |= BIT(bit);
+    update_sci(s);
+}
+
 /* Registers. */
 
 static uint64_t read_timer(struct device *dev, const struct reg_desc *reg)

@@ -20,6 +20,9 @@ struct device;
 #define ICH9_SCI_GSI       9
 #define ICH9_SLEEP_TYPE_S5 0 /* what \_S5 must say */
 
+/* Machine lock held. Sets a bit of GPE0's status, 0 to 63. */
+void ich9_pm_raise_gpe(struct device *dev, unsigned bit);
+
 /* Machine lock held. Presses the power button; false when the guest has not asked to hear of it. */
 bool ich9_pm_power_button(struct device *dev);
 

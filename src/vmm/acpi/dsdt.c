@@ -5,6 +5,7 @@
 #include "base/util.h"
 #include "device/pci/pci.h"
 #include "device/platform/ich9_pm.h"
+#include "device/platform/vmgenid.h"
 #include "vmm/acpi/acpi.h"
 #include "vmm/acpi/aml.h"
 
@@ -17,6 +18,8 @@
 
 #define STA_PRESENT 0x0f
 #define STA_HIDDEN  0x0b
+
+#define NOTIFY_CHANGED 0x80 /* "status change" of the device's own kind */
 
 enum { OSC_BAD_UUID = 4, OSC_BAD_REVISION = 8, OSC_MASKED = 0x10, OSC_KNOWN = 0x1f };
 
@@ -255,6 +258,37 @@ static void port_device(struct aml *a, const char *path, const char *hid, uint8_
     aml_end(a);
 }
 
+/* Operating systems know it by its compatible ID. ADDR: low and high half of the address. */
+static void generation_id(struct aml *a)
+{
+    aml_device(a, "VGEN");
+    aml_name_string(a, "_HID", "RUCH0001");
+    aml_name_string(a, "_CID", "VM_Gen_Counter");
+    aml_name_string(a, "_DDN", "VM_Gen_Counter");
+    aml_name_int(a, "_STA", STA_PRESENT);
+    aml_name(a, "ADDR");
+    aml_package(a, 2);
+    aml_int(a, VMGENID_ADDRESS);
+    aml_int(a, 0);
+    aml_end(a);
+    aml_end(a);
+}
+
+/* The method that the ID's bit of GPE0 has called: its name ends with the bit's number. */
+static void generation_event(struct aml *a)
+{
+    char name[5];
+
+    snprintf(name, sizeof(name), "_E%02X", VMGENID_GPE);
+    aml_scope(a, "\\_GPE");
+    aml_method(a, name, 0, false);
+    aml_op(a, AML_NOTIFY);
+    aml_path(a, "\\_SB.VGEN");
+    aml_int(a, NOTIFY_CHANGED);
+    aml_end(a);
+    aml_end(a);
+}
+
 static void processors(struct aml *a, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -287,7 +321,9 @@ void acpi_write_dsdt(struct aml *a, const struct acpi_config *config)
     hpet(a);
     port_device(a, "FWCF", "QEMU0002", STA_HIDDEN, FW_CFG_BASE, FW_CFG_LEN);
     port_device(a, "PEVT", "QEMU0001", STA_PRESENT, PVPANIC, 1);
+    generation_id(a);
     processors(a, config->cpu_count);
     aml_end(a);
+    generation_event(a);
     soft_off(a);
 }
