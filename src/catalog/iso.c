@@ -16,8 +16,6 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 
-#define SECTOR 2048
-
 /* Everything of libisofs gives 1, or what iso_error_to_msg knows. */
 static bool done(int result, const char *path, struct error **err)
 {
@@ -66,9 +64,9 @@ static int make_source(IsoImage *image, struct burn_source **source)
 /* To the end, also after a failure, as a thread of libisofs waits for a reader. */
 static bool copy_sectors(struct burn_source *source, int fd, const char *path, struct error **err)
 {
-    uint8_t sector[SECTOR];
+    uint8_t sector[ISO_SECTOR];
     int why = 0, n;
-    while ((n = source->read_xt(source, sector, SECTOR)) > 0) {
+    while ((n = source->read_xt(source, sector, ISO_SECTOR)) > 0) {
         ssize_t written = why ? 0 : write(fd, sector, (size_t)n);
         if (!why && written != n)
             why = written < 0 ? errno : ENOSPC;

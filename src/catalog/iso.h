@@ -8,6 +8,9 @@
 
 struct error;
 
+/* Each file begins a sector, and is in one piece as it is. */
+#define ISO_SECTOR 2048
+
 struct iso_file {
     const char *name;
     const char *text; /* NULL: there is no such file */

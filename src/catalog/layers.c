@@ -65,7 +65,7 @@ static bool add_name(struct name_list *list, const char *name, struct error **er
     return true;
 }
 
-static void free_names(struct name_list *list)
+void name_list_cleanup(struct name_list *list)
 {
     for (size_t i = 0; i < list->n; i++)
         free(list->v[i]);
@@ -95,7 +95,18 @@ static char *layer_below(const struct machine *m, const char *name, struct error
 {
     cleanup(mem) char *path = layer_path(m, name);
     cleanup(mem) char *base = overlay_base(path, err);
-    return base ? name_inside(m, base, err) : NULL;
+    if (!base)
+        return NULL;
+    cleanup(mem) char *base_path = base[0] == '/' ? steal_ptr(&base) : layer_path(m, base);
+    return name_inside(m, base_path, err);
+}
+
+/* Whether other machines have it too. */
+static bool is_shared(const struct machine *m, const char *name)
+{
+    cleanup(mem) char *path = layer_path(m, name);
+    struct stat st;
+    return stat(path, &st) == 0 && st.st_nlink > 1;
 }
 
 /* Adds the layer and those that it stands on, as far as they are not in the list. */
@@ -115,6 +126,15 @@ static bool add_chain(const struct machine *m, const char *top, struct name_list
     return true;
 }
 
+bool layers_chain(const struct machine *m, const char *top, struct name_list *list, struct error **err)
+{
+    *list = (struct name_list){0};
+    if (add_chain(m, top, list, err))
+        return true;
+    name_list_cleanup(list);
+    return false;
+}
+
 bool layers_load(struct database *db, const struct machine *m, struct layers *l, struct error **err)
 {
     *l = (struct layers){.m = m};
@@ -131,8 +151,8 @@ bool layers_load(struct database *db, const struct machine *m, struct layers *l,
 void layers_cleanup(struct layers *l)
 {
     snapshot_list_cleanup(&l->snapshots);
-    free_names(&l->current);
-    free_names(&l->frozen);
+    name_list_cleanup(&l->current);
+    name_list_cleanup(&l->frozen);
 }
 
 bool layers_on_current(const struct layers *l, const char *name)
@@ -177,7 +197,8 @@ const char *layers_surplus(const struct layers *l, bool all, const char **above)
         for (size_t i = 0; i < lists[k]->n; i++) {
             const char *name = lists[k]->v[i];
             if (strcmp(name, l->m->disk) != 0 && !of_snapshot(l, name) &&
-                (all || !layers_on_current(l, name)) && layers_above(l, name, above) == 1)
+                (all || !layers_on_current(l, name)) && layers_above(l, name, above) == 1 &&
+                !is_shared(l->m, name) && !is_shared(l->m, *above))
                 return name;
         }
     return NULL;
@@ -192,8 +213,7 @@ char *layers_new(const struct machine *m, const char *below, struct error **err)
         return NULL;
     cleanup(mem) char *name = catalog_format("disk-%s.qcow2", id);
     cleanup(mem) char *path = layer_path(m, name);
-    cleanup(mem) char *base = layer_path(m, below);
-    if (!overlay_create(path, base, err))
+    if (!overlay_create(path, below, err))
         return NULL;
     if (catalog_sync(path, err) && catalog_sync(m->dir, err))
         return steal_ptr(&name);
@@ -213,7 +233,8 @@ bool layers_drop_untouched(struct database *db, struct machine *m, struct error 
         cleanup(layers) struct layers l;
         if (!layers_load(db, m, &l, err))
             return false;
-        if (l.current.n < 2 || has_name(&l.frozen, l.current.v[1]))
+        if (m->resume || l.current.n < 2 || has_name(&l.frozen, l.current.v[1]) ||
+            is_shared(m, l.current.v[1]))
             return true;
         cleanup(mem) char *top = layer_path(m, m->disk);
         int untouched = overlay_untouched(top, err);
@@ -256,10 +277,19 @@ static bool sweep_folder(const struct layers *l, const char *name, const char *p
     return snapshot_by_id(&l->snapshots, name) || catalog_remove_tree(path, err);
 }
 
+/* The memory of a clone that has gone on from it, or that no longer can. */
+static bool sweep_memory(const struct layers *l, struct error **err)
+{
+    cleanup(mem) char *path = machine_memory(l->m);
+    if (l->m->resume || l->m->snapshot || unlink(path) == 0 || errno == ENOENT)
+        return true;
+    return error_set_errno(err, errno, "remove '%s'", path), false;
+}
+
 bool layers_sweep(const struct layers *l, struct error **err)
 {
     cleanup(mem) char *folder = catalog_format("%s/snapshots", l->m->dir);
     /* Without a disk of its own a machine has no layers. */
     return (!l->current.n || each_entry(l->m->dir, sweep_layer, l, err)) &&
-           each_entry(folder, sweep_folder, l, err);
+           each_entry(folder, sweep_folder, l, err) && sweep_memory(l, err);
 }

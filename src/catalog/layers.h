@@ -2,7 +2,10 @@
 /*
  * The layers of a machine's own disk: qcow2 files in its folder, each on top of another or of the image. The
  * catalogue names the top, which the machine writes to, and the one that each snapshot ends with; what these
- * stand on is in the files themselves.
+ * stand on is in the files themselves, by names in the same folder.
+ *
+ * A layer that is not written to may be in the folders of several machines, clones of each other: hard links
+ * to one file, which is gone with the last. Such a shared layer never changes.
  *
  * The catalogue may name as the top an untouched layer on the one that a running machine writes to: both show
  * the same. It never names one below that. One thread.
@@ -33,12 +36,18 @@ struct layers {
 bool layers_load(struct database *db, const struct machine *m, struct layers *l, struct error **err);
 void layers_cleanup(struct layers *l); /* for `cleanup(layers)` */
 
+void name_list_cleanup(struct name_list *list); /* for `cleanup(name_list)` */
+
+/* Adds to an empty list the layer and those that it stands on, down to the image. */
+bool layers_chain(const struct machine *m, const char *top, struct name_list *list, struct error **err);
+
 bool layers_on_current(const struct layers *l, const char *name);
 /* How many layers stand directly on it; the last of them goes to *above, borrowed. */
 unsigned layers_above(const struct layers *l, const char *name, const char **above);
 
 /* A layer that is neither the top nor a snapshot's, and that only one other stands on: the two may become
- * one. Not one that the machine stands on unless `all`. NULL: there is none. Borrowed. */
+ * one, unless one of them is shared. Not one that the machine stands on unless `all`. NULL: there is none.
+ * Borrowed. */
 const char *layers_surplus(const struct layers *l, bool all, const char **above);
 
 /* As many may stand on each other that a machine still opens its disk; the image is one or more itself. */
@@ -51,10 +60,11 @@ char *layer_path(const struct machine *m, const char *name);
 
 /* The machine writes to the layer `disk` from its next start on. */
 bool layers_set_top(struct database *db, const struct machine *m, const char *disk, struct error **err);
-/* Takes untouched layers off the top that no snapshot needs; m->disk is the new one. The machine is locked.
- */
+/* Takes untouched layers off the top that stand on one which neither a snapshot nor another machine needs,
+ * nor a memory that is to be gone on from; m->disk is the new one. The machine is locked. */
 bool layers_drop_untouched(struct database *db, struct machine *m, struct error **err);
-/* Removes layers and folders of snapshots that nothing refers to: leftovers of killed commands. */
+/* Removes layers, folders of snapshots and a saved memory that nothing refers to: leftovers of killed
+ * commands. */
 bool layers_sweep(const struct layers *l, struct error **err);
 
 #endif

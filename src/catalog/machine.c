@@ -170,15 +170,17 @@ char *machine_config_text(const json_t *config, struct error **err)
     return text;
 }
 
-static bool insert(struct database *db, const struct machine *m, struct error **err)
+bool machine_insert(struct database *db, const struct machine *m, struct error **err)
 {
     cleanup(mem) char *config = machine_config_text(m->config, err);
-    const char *const values[] = {m->uuid, m->name, m->created, config};
+    const char *const values[] = {m->uuid, m->name, m->created, config, m->disk, m->resume ? "1" : "0"};
     struct error *why = NULL;
     if (!config)
         return false;
-    if (database_run(db, "INSERT INTO machine (uuid, name, created, config) VALUES (?1, ?2, ?3, ?4)", values,
-                     4, &why))
+    if (database_run(db,
+                     "INSERT INTO machine (uuid, name, created, config, disk, resume) "
+                     "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                     values, ARRAY_SIZE(values), &why))
         return true;
     if (why->code != EEXIST)
         return error_prefix(err, why, "create machine '%s'", m->name), false;
@@ -205,7 +207,7 @@ static bool make(struct database *db, const struct machine *m, const struct imag
 {
     if (!database_begin(db, err))
         return false;
-    if (insert(db, m, err)) {
+    if (machine_insert(db, m, err)) {
         if (make_folder(m, image, seed, err) && database_commit(db, err))
             return true;
         catalog_remove_tree(m->dir, NULL);
@@ -214,8 +216,7 @@ static bool make(struct database *db, const struct machine *m, const struct imag
     return false;
 }
 
-bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
-                    const struct seed *seed, struct machine *m, struct error **err)
+bool machine_draft(const char *name, const json_t *config, struct machine *m, struct error **err)
 {
     char uuid[UUID_TEXT_SIZE], created[CATALOG_TIME_SIZE];
     if (!catalog_name_check(name, err) || !identity_uuid(uuid, err))
@@ -227,7 +228,19 @@ bool machine_create(struct database *db, const char *name, const json_t *config,
                           .dir = folder_of(uuid, err),
                           .disk = catalog_format(FIRST_DISK),
                           .config = json_deep_copy(config)};
-    if (new.dir && make(db, &new, image, seed, err)) {
+    if (new.dir) {
+        *m = new;
+        return true;
+    }
+    machine_release(&new);
+    return false;
+}
+
+bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
+                    const struct seed *seed, struct machine *m, struct error **err)
+{
+    struct machine new = {0};
+    if (machine_draft(name, config, &new, err) && make(db, &new, image, seed, err)) {
         *m = new;
         return true;
     }

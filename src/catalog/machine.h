@@ -26,7 +26,7 @@ struct machine {
     json_t *config; /* has the form of machine.schema.json */
     char *disk;     /* the layer of its disk that it writes to, a name in the folder */
     char *snapshot; /* that it is based on, by its id; NULL: none */
-    bool resume;    /* its next start goes on from that snapshot's memory */
+    bool resume;    /* its next start goes on from saved memory: machine_memory */
 };
 
 /* NULL members are fine. */
@@ -49,6 +49,11 @@ void machine_list_free(struct machine *machines, size_t count);
  */
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
                     const struct seed *seed, struct machine *m, struct error **err);
+
+/* Those two steps apart, for who makes the folder itself: a machine of that name with a new UUID, which is
+ * nowhere yet; and its row, within a transaction, once its folder is complete. */
+bool machine_draft(const char *name, const json_t *config, struct machine *m, struct error **err);
+bool machine_insert(struct database *db, const struct machine *m, struct error **err);
 
 /* A configuration as the catalogue has it; owned by the caller. NULL and *err when it has not the form. */
 char *machine_config_text(const json_t *config, struct error **err);

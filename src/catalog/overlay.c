@@ -150,10 +150,19 @@ static bool write_empty_disk(int fd, const char *base, uint64_t size)
            write_all(fd, table, sizeof(table), CLUSTER) && write_all(fd, counts, sizeof(counts), 2 * CLUSTER);
 }
 
+/* Where a name in the header of the disk `path` leads to. */
+static char *from_folder_of(const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = name[0] != '/' && slash ? (int)(slash - path + 1) : 0;
+    return catalog_format("%.*s%s", folder, path, name);
+}
+
 bool overlay_create(const char *path, const char *base, struct error **err)
 {
     uint64_t size;
-    if (!qcow2_virtual_size(base, &size, err))
+    cleanup(mem) char *base_path = from_folder_of(path, base);
+    if (!qcow2_virtual_size(base_path, &size, err))
         return false;
     /* One block of refcounts for all clusters. */
     if (strlen(base) > BASE_NAME_MAX || size > SIZE_MAX_OVERLAY)

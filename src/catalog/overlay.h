@@ -11,12 +11,12 @@ struct error;
 /* The size that a guest sees of a qcow2 disk (QEMU docs/interop/qcow2.txt, header). */
 bool qcow2_virtual_size(const char *path, uint64_t *size, struct error **err);
 
-/* Creates `path`, which must not exist, as a qcow2 disk of the same size on top of `base` (qcow2, absolute
- * path). */
+/* Creates `path`, which must not exist, as a qcow2 disk of the same size on top of `base` (qcow2, an absolute
+ * path or the name of a file in the same folder). */
 bool overlay_create(const char *path, const char *base, struct error **err);
 
-/* The disk that one stands on, as its header names it; owned by the caller. NULL, with *err unset, when it
- * stands on none. */
+/* The disk that one stands on, as its header names it: if by a relative path, then from its own folder. Owned
+ * by the caller. NULL, with *err unset, when it stands on none. */
 char *overlay_base(const char *path, struct error **err);
 /* 1: nothing was ever written to it, so it shows what its base shows; 0; -1 and *err. */
 int overlay_untouched(const char *path, struct error **err);

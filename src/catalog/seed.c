@@ -3,8 +3,13 @@
 #include "catalog/seed.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -13,6 +18,9 @@
 #include "catalog/iso.h"
 
 #define FILE_MOST (4 * MIB)
+#define META_SIZE                                                                                            \
+    512 /* of meta-data, which is filled up with spaces, so that a clone's has the same size                 \
+         */
 
 #define DIGITS  "0123456789"
 #define SMALL   "abcdefghijklmnopqrstuvwxyz"
@@ -42,8 +50,7 @@ static void keep(char **member, const char *value)
     *member = catalog_format("%s", value);
 }
 
-/* Labels with dots between; as long as Linux takes it. */
-static bool is_hostname(const char *name)
+bool seed_is_hostname(const char *name)
 {
     size_t len = strlen(name);
     if (len > 64)
@@ -60,7 +67,7 @@ static bool is_hostname(const char *name)
 
 static bool take_hostname(struct seed *s, const char *value, struct error **err)
 {
-    if (!is_hostname(value))
+    if (!seed_is_hostname(value))
         return error_set(err, EINVAL, "'%.80s' is no host name", value), false;
     keep(&s->hostname, value);
     return true;
@@ -230,9 +237,10 @@ static char *yaml_text(const char *first_line, json_t *value)
 static char *meta_data(const struct seed *s, const char *name, const char *uuid)
 {
     json_t *o = json_pack("{s:s}", "instance-id", uuid);
-    if (s->hostname || is_hostname(name))
+    if (s->hostname || seed_is_hostname(name))
         json_object_set_new(o, "local-hostname", json_string(s->hostname ? s->hostname : name));
-    return yaml_text("", o);
+    cleanup(mem) char *text = yaml_text("", o);
+    return text ? catalog_format("%-*s\n", META_SIZE - 1, text) : NULL;
 }
 
 /* The user, or else root, with what proves who he is. Nobody has a password that was not given. */
@@ -270,4 +278,56 @@ bool seed_write(const struct seed *s, const char *name, const char *uuid, const 
     if (!meta || !config)
         return error_set_errno(err, ENOMEM, "make '%s'", path), false;
     return iso_write(path, "cidata", files, ARRAY_SIZE(files), err);
+}
+
+/* The text of meta-data in a volume: it begins a sector, and names the machine, which nothing else does. */
+static char *find_meta(char *volume, size_t size, const char *uuid)
+{
+    cleanup(mem) char *id = catalog_format("\"instance-id\": \"%s\"", uuid);
+    const char *at = memmem(volume, size, id, strlen(id));
+    char *text = at ? volume + round_down((uint64_t)(at - volume), ISO_SECTOR) : NULL;
+    bool whole = text && size - (size_t)(text - volume) >= META_SIZE && text[0] == '{' &&
+                 text[META_SIZE - 2] == ' ' && text[META_SIZE - 1] == '\n';
+    return whole ? text : NULL;
+}
+
+static bool write_new(const char *path, const char *data, size_t size, struct error **err)
+{
+    cleanup(file) FILE *f = fopen(path, "wxe");
+    if (f && fwrite(data, 1, size, f) == size && fflush(f) == 0 && fsync(fileno(f)) == 0)
+        return true;
+    return error_set_errno(err, errno, "write '%s'", path), false;
+}
+
+/* The volume's bytes, of which a change reaches only this process; to be unmapped. */
+static char *map_volume(const char *path, size_t *size, struct error **err)
+{
+    cleanup(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    char *volume = MAP_FAILED;
+    if (fd >= 0 && fstat(fd, &st) == 0)
+        volume = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    if (volume == MAP_FAILED)
+        return error_set_errno(err, errno, "read '%s'", path), NULL;
+    *size = (size_t)st.st_size;
+    return volume;
+}
+
+bool seed_copy(const char *from, const char *old, const char *name, const char *uuid, const char *path,
+               struct error **err)
+{
+    const struct seed nothing = {0};
+    size_t size;
+    char *volume = map_volume(from, &size, err);
+    if (!volume)
+        return false;
+    cleanup(mem) char *meta = meta_data(&nothing, name, uuid);
+    char *text = find_meta(volume, size, old);
+    if (text && meta)
+        memcpy(text, meta, META_SIZE);
+    else
+        error_set(err, EINVAL, "read '%s': it is not the volume that was made with the machine", from);
+    bool ok = text && meta && write_new(path, volume, size, err);
+    munmap(volume, size);
+    return ok;
 }

@@ -29,6 +29,9 @@ bool seed_set(struct seed *s, const char *option, const char *value, struct erro
 /* One after the other; NULL at the end. */
 const char *seed_option(unsigned index);
 
+/* Labels with dots between, as long as Linux takes it. */
+bool seed_is_hostname(const char *name);
+
 bool seed_is_empty(const struct seed *s);
 
 /*
@@ -37,5 +40,10 @@ bool seed_is_empty(const struct seed *s);
  */
 bool seed_write(const struct seed *s, const char *name, const char *uuid, const char *path,
                 struct error **err);
+
+/* The same volume for another machine, a clone of the one with the UUID `old`: with its UUID, and its name as
+ * the guest's host name. */
+bool seed_copy(const char *from, const char *old, const char *name, const char *uuid, const char *path,
+               struct error **err);
 
 #endif

@@ -200,3 +200,8 @@ char *snapshot_memory(const struct machine *m, const char *id)
 {
     return catalog_format("%s/snapshots/%s/memory", m->dir, id);
 }
+
+char *machine_memory(const struct machine *m)
+{
+    return m->snapshot ? snapshot_memory(m, m->snapshot) : catalog_format("%s/memory", m->dir);
+}

@@ -62,5 +62,8 @@ bool snapshot_resumed(struct database *db, const struct machine *m, struct error
 /* Its folder, and the saved machine in it; owned by the caller. */
 char *snapshot_folder(const struct machine *m, const char *id);
 char *snapshot_memory(const struct machine *m, const char *id);
+/* The saved machine that its next start goes on from, if it does: that of the snapshot which it is based on;
+ * of a clone that is based on none, one of its own. Owned by the caller. */
+char *machine_memory(const struct machine *m);
 
 #endif

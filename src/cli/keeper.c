@@ -336,8 +336,12 @@ static void has_resumed(const struct machine *m)
 {
     struct error *err = NULL;
     cleanup(database) struct database *db = database_open(&err);
-    if (db && snapshot_resumed(db, m, &err))
+    cleanup(mem) char *memory = machine_memory(m);
+    if (db && snapshot_resumed(db, m, &err)) {
+        if (!m->snapshot)
+            unlink(memory); /* the machine has it open */
         return;
+    }
     log_line(LOG_WARN, "%s", error_text(err));
     error_free(err);
 }

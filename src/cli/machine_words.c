@@ -133,20 +133,22 @@ bool machine_image(const struct machine *m, struct image *image, struct error **
 
 static void add_boot_words(const struct machine *m, const struct image *image, struct words *w)
 {
-    words_option(w, "uuid", m->uuid);
     add_texts(m, w);
     add_boot(m, image->name ? image : NULL, w);
     add_nets(m, w);
     add_list(json_object_get(m->config, "devices"), "device", w);
 }
 
-/* A saved machine has the rest itself. Its disks hold what they did then, under new names. */
+/* A saved machine has the rest itself. Its disks hold what they did then, under new names, and a clone's
+ * network cards have addresses of their own. */
 static void add_resume_words(const struct machine *m, struct words *w)
 {
-    cleanup(mem) char *memory = snapshot_memory(m, m->snapshot);
+    cleanup(mem) char *memory = machine_memory(m);
     if (text_of(m->config, "engine"))
         words_option(w, "engine", text_of(m->config, "engine"));
     words_option(w, "restore", memory);
+    if (json_array_size(json_object_get(m->config, "nets")))
+        add_nets(m, w);
 }
 
 bool machine_has_own_agent(const struct machine *m)
@@ -167,6 +169,7 @@ bool machine_words(const struct machine *m, struct words *w, struct error **err)
     if (!machine_image(m, &image, err))
         return false;
     words_option(w, "name", m->name);
+    words_option(w, "uuid", m->uuid);
     if (m->resume)
         add_resume_words(m, w);
     else

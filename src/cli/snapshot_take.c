@@ -21,8 +21,7 @@
 #include "cli/saving.h"
 #include "cli/snapshots.h"
 
-/* Files that were given to the machine have no layers of ours, so nothing holds what is in them now. */
-static bool check_disks(const struct machine *m, struct error **err)
+bool freeze_check_disks(const struct machine *m, struct error **err)
 {
     size_t i;
     json_t *item;
@@ -60,19 +59,24 @@ static char *free_name(const struct visit *v)
 
 /* --- a machine that does not run --- */
 
+char *freeze_stopped(struct visit *v, struct error **err)
+{
+    cleanup(mem) char *top = machine_disk(&v->m);
+    /* It is not opened for writing again, so its counts are put right now. */
+    const char *const repair[] = {"qemu-img", "check", "-q", "-r", "all", top, NULL};
+    if (overlay_dirty(top) && !qemu_img(repair, NULL, 0, err))
+        return NULL;
+    return layers_new(&v->m, v->m.disk, err);
+}
+
 static bool take_stopped(struct visit *v, struct snapshot *s, struct error **err)
 {
     if (!layers_drop_untouched(v->db, &v->m, err))
         return false;
-    cleanup(mem) char *top = machine_disk(&v->m);
     s->disk = catalog_format("%s", v->m.disk);
     if (!json_object_get(v->m.config, "image"))
         return snapshot_add(v->db, &v->m, s, v->m.disk, err);
-    /* It is not opened for writing again, so its counts are put right now. */
-    const char *const repair[] = {"qemu-img", "check", "-q", "-r", "all", top, NULL};
-    if (overlay_dirty(top) && !qemu_img(repair, NULL, 0, err))
-        return false;
-    cleanup(mem) char *layer = layers_new(&v->m, v->m.disk, err);
+    cleanup(mem) char *layer = freeze_stopped(v, err);
     return layer && snapshot_add(v->db, &v->m, s, layer, err);
 }
 
@@ -141,7 +145,7 @@ static bool make_folder(const struct machine *m, const struct snapshot *s, struc
     return catalog_sync(all, err);
 }
 
-static bool save(struct visit *v, struct control *c, struct snapshot *s, struct error **err)
+static bool save(struct visit *v, struct control *c, const char *what, struct snapshot *s, struct error **err)
 {
     if (!check_idle(c, err) || !make_folder(&v->m, s, err))
         return false;
@@ -151,15 +155,21 @@ static bool save(struct visit *v, struct control *c, struct snapshot *s, struct 
         s->disk = catalog_format("%s", v->m.disk);
     cleanup(mem) char *memory = snapshot_memory(&v->m, s->id);
     return overlays &&
-           saving_run(c, "snapshot", json_pack("{s:s, s:o}", "path", memory, "overlays", overlays), err);
+           saving_run(c, what, json_pack("{s:s, s:o}", "path", memory, "overlays", overlays), err);
+}
+
+bool freeze_running(struct visit *v, const char *control, const char *what, struct snapshot *s,
+                    struct error **err)
+{
+    struct control *c = control_open(control, SAVING_ANSWER_MS, err);
+    bool ok = c && save(v, c, what, s, err);
+    control_close(c);
+    return ok;
 }
 
 static bool take_running(struct visit *v, const char *control, struct snapshot *s, struct error **err)
 {
-    struct control *c = control_open(control, SAVING_ANSWER_MS, err);
-    bool ok = c && save(v, c, s, err);
-    control_close(c);
-    return ok && snapshot_add(v->db, &v->m, s, v->m.disk, err);
+    return freeze_running(v, control, "snapshot", s, err) && snapshot_add(v->db, &v->m, s, v->m.disk, err);
 }
 
 /* --- both --- */
@@ -175,8 +185,7 @@ static bool take(struct visit *v, struct snapshot *s, struct error **err)
         return take_running(v, state.control, s, err);
     }
     if (v->m.resume)
-        return error_set(err, EBUSY,
-                         "its next start goes on from the snapshot that it is at (ruche start %s)",
+        return error_set(err, EBUSY, "its next start goes on from its saved memory (ruche start %s)",
                          v->m.name),
                false;
     return visit_lock(v, err) && take_stopped(v, s, err);
@@ -196,8 +205,8 @@ bool snapshot_take(struct visit *v, const char *name, const char *description, s
         return error_set(err, EEXIST, "there is a snapshot '%s' (ruche snapshot rm %s %s removes it)", chosen,
                          v->m.name, chosen),
                false;
-    bool ok =
-        check_disks(&v->m, err) && snapshot_prepare(&v->m, chosen, description, &s, err) && take(v, &s, err);
+    bool ok = freeze_check_disks(&v->m, err) && snapshot_prepare(&v->m, chosen, description, &s, err) &&
+              take(v, &s, err);
     snapshot_release(&s);
     visit_refresh(v, NULL); /* what this command, or an earlier one, has failed at; else the next one does */
     if (ok && !name)

@@ -28,6 +28,20 @@ bool visit_lock(struct visit *v, struct error **err);
 /* The snapshot of that name; NULL and *err when there is none. */
 const struct snapshot *visit_find(const struct visit *v, const char *name, struct error **err);
 
+/*
+ * What snapshots and clones are made of; snapshot_take.c.
+ *
+ * Whether all disks of such a machine can take part; files that were given to it have no layers of ours.
+ */
+bool freeze_check_disks(const struct machine *m, struct error **err);
+/* The running machine saves itself to the memory of `s`, and its disk goes on in a new layer, which is the
+ * catalogue's top then; s->disk is the one that it leaves. A terminal shows how far `what` is. */
+bool freeze_running(struct visit *v, const char *control, const char *what, struct snapshot *s,
+                    struct error **err);
+/* Of a machine that does not run, with a disk: an untouched layer on its top, which is to be the new top. Its
+ * name, owned by the caller. */
+char *freeze_stopped(struct visit *v, struct error **err);
+
 /* snapshot_take.c; `name` NULL: the first free one of s1, s2, ..., which is printed. */
 bool snapshot_take(struct visit *v, const char *name, const char *description, struct error **err);
 /* snapshot_revert.c; `cold`: without its memory. */
