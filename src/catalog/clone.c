@@ -98,12 +98,14 @@ void clone_let_go(struct clone *c, bool discard)
     close(steal_fd(&c->lock));
 }
 
-static bool share(const char *from, const char *to, struct error **err)
+/* `else_option` does without. */
+static bool share(const char *from, const char *to, const char *else_option, struct error **err)
 {
     if (link(from, to) == 0)
         return true;
     bool cannot = errno == EPERM || errno == EOPNOTSUPP || errno == EXDEV;
-    error_set_errno(err, errno, "share '%s'%s", from, cannot ? " by a hard link (--full copies it)" : "");
+    error_set_errno(err, errno, "share '%s'%s%s", from,
+                    cannot ? " by a hard link, without which it takes " : "", cannot ? else_option : "");
     return false;
 }
 
@@ -129,7 +131,7 @@ bool clone_share_disk(struct clone *c, const struct machine *of, const char *lay
     for (size_t i = 0; i < chain.n; i++) {
         cleanup(mem) char *from = layer_path(of, chain.v[i]);
         cleanup(mem) char *to = layer_path(&c->m, chain.v[i]);
-        if (!share(from, to, err))
+        if (!share(from, to, "--full", err))
             return false;
     }
     return clone_add_top(c, layer, err);
@@ -139,7 +141,7 @@ bool clone_share_memory(struct clone *c, const char *path, struct error **err)
 {
     c->m.resume = true;
     cleanup(mem) char *to = machine_memory(&c->m);
-    return share(path, to, err) && catalog_sync(c->m.dir, err);
+    return share(path, to, "--cold", err) && catalog_sync(c->m.dir, err);
 }
 
 bool clone_copy_seed(struct clone *c, const struct machine *of, struct error **err)
