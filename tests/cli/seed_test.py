@@ -3,34 +3,16 @@
 """Seeds: what `ruche create` puts on the volume, what it refuses, and what the image's own program makes of such files."""
 import json
 import os
-import struct
 import subprocess
 import unittest
 
 from harness import HERE, Case, table
+from iso import read_iso
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "B" * 43
 KEY += " me@here"
 HASH = "$6$saltsalt$" + "h" * 86
 PROGRAM = os.path.join(HERE, "../../src/cli/guest/ruche-seed")
-
-
-def read_iso(path):
-    """Label and files of a volume, by its Joliet directory (Joliet Specification; ECMA-119, 8 and 9)."""
-    with open(path, "rb") as f:
-        data = f.read()
-    sectors = [data[at:at + 2048] for at in range(16 * 2048, len(data), 2048)]
-    label = sectors[0][40:72].decode().rstrip()
-    joliet = next(s for s in sectors if s[0] == 2 and s[1:6] == b"CD001")
-    where, size = struct.unpack_from("<I4xI", joliet, 156 + 2)
-    files, at = {}, where * 2048
-    while at < where * 2048 + size and data[at]:
-        start, length = struct.unpack_from("<I4xI", data, at + 2)
-        name = data[at + 33:at + 33 + data[at + 32]]
-        if len(name) > 1:
-            files[name.decode("utf-16-be").removesuffix(";1")] = data[start * 2048:start * 2048 + length].decode()
-        at += data[at]
-    return label, files
 
 
 class Seeds(Case):

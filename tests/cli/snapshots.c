@@ -21,43 +21,7 @@
 #include "catalog/file.h"
 #include "catalog/layers.h"
 #include "catalog/overlay.h"
-
-static char folder[] = "/tmp/ruche-snapshots-XXXXXX";
-
-/* A machine on an image that is an overlay's header without a base. */
-static void make(struct database *db, struct machine *m)
-{
-    struct error *err = NULL;
-    uint8_t header[104] = {'Q', 'F', 'I', 0xfb};
-    char disk[128], name[] = "small";
-    char sum[] = "0123456789012345678901234567890123456789012345678901234567890123";
-    store_be64(header + 24, MIB);
-    snprintf(disk, sizeof(disk), "%s/image.qcow2", folder);
-    FILE *f = fopen(disk, "w");
-    assert_non_null(f);
-    assert_int_equal(fwrite(header, 1, sizeof(header), f), sizeof(header));
-    fclose(f);
-    const struct image image = {.name = name, .disk = disk, .disk_sha256 = sum};
-    json_t *config = json_pack("{s:i, s:i, s:[], s:[], s:{s:s, s:s}}", "cpus", 1, "memory", 1 << 20, "nets",
-                               "disks", "image", "name", name, "disk_sha256", sum);
-    if (!machine_create(db, "web", config, &image, NULL, m, &err))
-        fail_msg("%s", error_text(err));
-    json_decref(config);
-}
-
-static void remove_it(struct database *db, struct machine *m)
-{
-    assert_true(machine_remove(db, m, NULL));
-    machine_release(m);
-}
-
-static void again(struct database *db, struct machine *m)
-{
-    struct machine now = {0};
-    assert_true(machine_find(db, m->uuid, &now, NULL));
-    machine_release(m);
-    *m = now;
-}
+#include "small_machine.h"
 
 /* Takes one of a machine that does not run. */
 static void take(struct database *db, struct machine *m, const char *name)
@@ -70,29 +34,14 @@ static void take(struct database *db, struct machine *m, const char *name)
     if (!ok || !snapshot_add(db, m, &s, layer, &err))
         fail_msg("%s", error_text(err));
     snapshot_release(&s);
-    again(db, m);
-}
-
-/* The last of a table of guest data: something was written to the layer. */
-static void touch_layer(const struct machine *m)
-{
-    cleanup(mem) char *path = machine_disk(m);
-    cleanup(fd) int fd = open(path, O_WRONLY | O_CLOEXEC);
-    assert_int_equal(pwrite(fd, "x", 1, 3 * 65536 + 7), 1);
-}
-
-static void load(struct database *db, const struct machine *m, struct layers *l)
-{
-    struct error *err = NULL;
-    if (!layers_load(db, m, l, &err))
-        fail_msg("%s", error_text(err));
+    small_again(db, m);
 }
 
 static void test_tree(void **state)
 {
     struct machine m = {0};
     cleanup(database) struct database *db = database_open(NULL);
-    make(db, &m);
+    small_make(db, &m);
     assert_string_equal(m.disk, "disk.qcow2");
     assert_null(m.snapshot);
     take(db, &m, "one");
@@ -111,24 +60,24 @@ static void test_tree(void **state)
     /* The second goes: the third comes after the first then. */
     assert_true(snapshot_remove(db, &m, snapshot_named(&list, "two"), NULL));
     assert_true(snapshot_remove(db, &m, snapshot_named(&list, "three"), NULL));
-    again(db, &m);
+    small_again(db, &m);
     assert_string_equal(m.snapshot, list.v[0].id);
     assert_true(snapshot_go_back(db, &m, &list.v[0], "elsewhere", true, NULL));
     struct machine before = {.uuid = m.uuid, .disk = m.disk};
     assert_true(snapshot_resumed(db, &before, NULL)); /* that was not this going back */
-    again(db, &m);
+    small_again(db, &m);
     assert_true(m.resume);
     assert_string_equal(m.disk, "elsewhere");
     assert_true(snapshot_resumed(db, &m, NULL));
-    again(db, &m);
+    small_again(db, &m);
     assert_false(m.resume);
 
     /* A new snapshot is where it is then, whatever was to be gone on from. */
     assert_true(snapshot_go_back(db, &m, &list.v[0], "disk.qcow2", true, NULL));
-    again(db, &m);
+    small_again(db, &m);
     take(db, &m, "four");
     assert_false(m.resume);
-    remove_it(db, &m);
+    small_remove(db, &m);
 }
 
 static void test_one_name_once(void **state)
@@ -137,7 +86,7 @@ static void test_one_name_once(void **state)
     struct snapshot s;
     struct error *err = NULL;
     cleanup(database) struct database *db = database_open(NULL);
-    make(db, &m);
+    small_make(db, &m);
     take(db, &m, "one");
     assert_true(snapshot_prepare(&m, "one", "", &s, NULL));
     s.disk = catalog_format("%s", m.disk);
@@ -146,9 +95,9 @@ static void test_one_name_once(void **state)
     error_free(err);
     snapshot_release(&s);
     cleanup(mem) char *disk = catalog_format("%s", m.disk);
-    again(db, &m);
+    small_again(db, &m);
     assert_string_equal(m.disk, disk);
-    remove_it(db, &m);
+    small_remove(db, &m);
 }
 
 static void test_layers(void **state)
@@ -157,12 +106,12 @@ static void test_layers(void **state)
     struct layers l;
     const char *above = NULL;
     cleanup(database) struct database *db = database_open(NULL);
-    make(db, &m);
+    small_make(db, &m);
     take(db, &m, "one");
-    touch_layer(&m);
+    small_touch(&m);
     take(db, &m, "two");
-    touch_layer(&m);
-    load(db, &m, &l);
+    small_touch(&m);
+    small_load(db, &m, &l);
     assert_int_equal(l.current.n, 3);
     assert_int_equal(l.frozen.n, 2);
     assert_string_equal(l.current.v[0], m.disk);
@@ -175,18 +124,12 @@ static void test_layers(void **state)
     /* Without the first snapshot its layer is more than is needed. */
     assert_true(snapshot_remove(db, &m, &l.snapshots.v[0], NULL));
     layers_cleanup(&l);
-    load(db, &m, &l);
+    small_load(db, &m, &l);
     assert_string_equal(layers_surplus(&l, true, &above), "disk.qcow2");
     assert_string_equal(above, l.snapshots.v[0].disk);
     assert_null(layers_surplus(&l, false, &above)); /* the machine may run on it */
     layers_cleanup(&l);
-    remove_it(db, &m);
-}
-
-static bool exists(const struct machine *m, const char *name)
-{
-    cleanup(mem) char *path = layer_path(m, name);
-    return access(path, F_OK) == 0;
+    small_remove(db, &m);
 }
 
 static void test_leftovers(void **state)
@@ -194,23 +137,23 @@ static void test_leftovers(void **state)
     struct machine m = {0};
     struct layers l;
     cleanup(database) struct database *db = database_open(NULL);
-    make(db, &m);
+    small_make(db, &m);
     take(db, &m, "one");
-    touch_layer(&m);
+    small_touch(&m);
     cleanup(mem) char *spare = layers_new(&m, m.disk, NULL);
     cleanup(mem) char *all = catalog_format("%s/snapshots", m.dir);
     cleanup(mem) char *gone = catalog_format("%s/gone", all);
     assert_int_equal(mkdir(all, 0700), 0);
     assert_int_equal(mkdir(gone, 0700), 0);
-    load(db, &m, &l);
+    small_load(db, &m, &l);
     cleanup(mem) char *kept = catalog_format("%s/%s", all, l.snapshots.v[0].id);
     assert_int_equal(mkdir(kept, 0700), 0);
     assert_true(layers_sweep(&l, NULL));
     layers_cleanup(&l);
-    assert_false(exists(&m, spare));
+    assert_false(small_has(&m, spare));
     assert_int_equal(access(gone, F_OK), -1);
     assert_int_equal(access(kept, F_OK), 0);
-    assert_true(exists(&m, "disk.qcow2") && exists(&m, m.disk));
+    assert_true(small_has(&m, "disk.qcow2") && small_has(&m, m.disk));
 
     /* While what stands on what cannot be told nothing is removed. */
     cleanup(mem) char *first = layer_path(&m, "disk.qcow2");
@@ -221,33 +164,33 @@ static void test_leftovers(void **state)
     assert_non_null(strstr(error_text(err), first));
     error_free(err);
     assert_int_equal(rename(away, first), 0);
-    remove_it(db, &m);
+    small_remove(db, &m);
 }
 
 static void test_untouched_top(void **state)
 {
     struct machine m = {0};
     cleanup(database) struct database *db = database_open(NULL);
-    make(db, &m);
+    small_make(db, &m);
     take(db, &m, "one");
     cleanup(mem) char *top = catalog_format("%s", m.disk);
     /* It is on a snapshot's layer, which must not be written to. */
     assert_true(layers_drop_untouched(db, &m, NULL));
     assert_string_equal(m.disk, top);
     /* Two on top of it: one that was never written to goes, another stays. */
-    touch_layer(&m);
+    small_touch(&m);
     for (unsigned touched = 0; touched < 2; touched++) {
         cleanup(mem) char *layer = layers_new(&m, m.disk, NULL);
         assert_true(layers_set_top(db, &m, layer, NULL));
-        again(db, &m);
+        small_again(db, &m);
         if (touched)
-            touch_layer(&m);
+            small_touch(&m);
         assert_true(layers_drop_untouched(db, &m, NULL));
-        again(db, &m);
+        small_again(db, &m);
         assert_string_equal(m.disk, touched ? layer : top);
-        assert_int_equal(exists(&m, layer), touched);
+        assert_int_equal(small_has(&m, layer), touched);
     }
-    remove_it(db, &m);
+    small_remove(db, &m);
 }
 
 static void test_lock(void **state)
@@ -255,7 +198,7 @@ static void test_lock(void **state)
     struct machine m = {0};
     struct error *err = NULL;
     cleanup(database) struct database *db = database_open(NULL);
-    make(db, &m);
+    small_make(db, &m);
     int lock = layers_lock(&m, NULL);
     assert_true(lock >= 0);
     assert_int_equal(layers_lock(&m, &err), -1);
@@ -265,7 +208,7 @@ static void test_lock(void **state)
     lock = layers_lock(&m, NULL);
     assert_true(lock >= 0);
     close(lock);
-    remove_it(db, &m);
+    small_remove(db, &m);
 }
 
 /* A catalogue from before there were snapshots. */
@@ -274,7 +217,7 @@ static void test_older_form(void **state)
     char path[128];
     sqlite3 *old;
     struct machine m = {0};
-    snprintf(path, sizeof(path), "%s/ruche/catalog.db", folder);
+    snprintf(path, sizeof(path), "%s/ruche/catalog.db", small_folder);
     for (unsigned i = 0; i < 3; i++) {
         static const char *const ends[] = {"", "-wal", "-shm"};
         cleanup(mem) char *part = catalog_format("%s%s", path, ends[i]);
@@ -300,16 +243,6 @@ static void test_older_form(void **state)
     machine_release(&m);
 }
 
-static int make_folder(void **state)
-{
-    return mkdtemp(folder) && setenv("XDG_DATA_HOME", folder, 1) == 0 ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    return catalog_remove_tree(folder, NULL) ? 0 : -1;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,5 +251,5 @@ int main(void)
         cmocka_unit_test(test_lock),       cmocka_unit_test(test_untouched_top),
         cmocka_unit_test(test_older_form),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, small_folder_make, small_folder_remove);
 }
