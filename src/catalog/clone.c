@@ -13,6 +13,7 @@
 #include "catalog/identity.h"
 #include "catalog/layers.h"
 #include "catalog/machine_state.h"
+#include "catalog/overlay.h"
 
 /* --- the configuration --- */
 
@@ -119,6 +120,18 @@ bool clone_add_top(struct clone *c, const char *layer, struct error **err)
     return true;
 }
 
+/* A layer that names the one below otherwise, as one does that was rebased by hand, would lead the clone into
+ * the other's folder. */
+static bool check_below(const struct clone *c, const char *layer, struct error **err)
+{
+    cleanup(mem) char *path = layer_path(&c->m, layer);
+    cleanup(mem) char *below = overlay_base(path, err);
+    if (below && strchr(below, '/'))
+        error_set(err, EINVAL, "its layer '%s' names the one below by its path, '%s' (--full copies them)",
+                  layer, below);
+    return below && !strchr(below, '/');
+}
+
 bool clone_share_disk(struct clone *c, const struct machine *of, const char *layer, struct error **err)
 {
     cleanup(name_list) struct name_list chain = {0};
@@ -131,7 +144,7 @@ bool clone_share_disk(struct clone *c, const struct machine *of, const char *lay
     for (size_t i = 0; i < chain.n; i++) {
         cleanup(mem) char *from = layer_path(of, chain.v[i]);
         cleanup(mem) char *to = layer_path(&c->m, chain.v[i]);
-        if (!share(from, to, "--full", err))
+        if (!share(from, to, "--full", err) || (i + 1 < chain.n && !check_below(c, chain.v[i], err)))
             return false;
     }
     return clone_add_top(c, layer, err);

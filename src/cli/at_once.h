@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 /* The largest number of things. */
-#define AT_ONCE_MAX 1000
+#define AT_ONCE_MAX 500
 
 /*
  * Calls `fn` for each index below `count`, each in a process of its own, as many at a time as the host has

@@ -186,7 +186,7 @@ class Running(Clones):
     ("a name twice", ["clone", "web", "a", "b", "a"], "'a' is there twice"),
     ("no number", ["clone", "--count", "x", "web", "a"], "--count wants a number, not 'x'"),
     ("zero", ["clone", "--count", "0", "web", "a"], "--count wants a number, not '0'"),
-    ("too many", ["clone", "--count", "1001", "web", "a"], "no more than 1000"),
+    ("too many", ["clone", "--count", "501", "web", "a"], "no more than 500"),
     ("numbers of two names", ["clone", "--count", "2", "web", "a", "b"], "numbered names of one name, not of 2"),
     ("a name that gets too long", ["clone", "--count", "10", "web", "a" * 61], "is no name"),
     ("an unknown option", ["clone", "--link", "web", "a"], "unknown option '--link'"),

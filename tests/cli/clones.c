@@ -111,6 +111,26 @@ static void test_shared_layers(void **state)
     small_remove(db, &m);
 }
 
+/* What a layer names by a path would be gone with the machine. */
+static void test_layer_by_path(void **state)
+{
+    struct machine m = {0};
+    struct clone c;
+    struct error *err = NULL;
+    cleanup(database) struct database *db = database_open(NULL);
+    small_make(db, &m);
+    cleanup(mem) char *below = machine_disk(&m);
+    cleanup(mem) char *above = layer_path(&m, "disk-above.qcow2");
+    assert_true(overlay_create(above, below, NULL));
+    begin(db, &m, "copy", &c);
+    assert_false(clone_share_disk(&c, &m, "disk-above.qcow2", &err));
+    assert_non_null(strstr(error_text(err), "by its path"));
+    error_free(err);
+    clone_let_go(&c, true);
+    machine_release(&c.m);
+    small_remove(db, &m);
+}
+
 /* The machine goes, its clone has all that it needs. */
 static void test_machine_removed(void **state)
 {
@@ -175,7 +195,7 @@ static void test_one_transaction(void **state)
     small_make(db, &m);
     begin(db, &m, "one", &c[0]);
     begin(db, &m, "two", &c[1]);
-    cleanup(mem) char *name = steal_ptr(&c[1].m.name);
+    free(c[1].m.name);
     c[1].m.name = catalog_format("web"); /* another command was faster */
     assert_false(clone_commit(db, c, 2, &m, "elsewhere", &err));
     assert_int_equal(err->code, EEXIST);
@@ -248,13 +268,10 @@ static void test_seed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_shared_layers),
-        cmocka_unit_test(test_machine_removed),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_one_transaction),
-        cmocka_unit_test(test_leftovers),
-        cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_settings),        cmocka_unit_test(test_shared_layers),
+        cmocka_unit_test(test_machine_removed), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_one_transaction), cmocka_unit_test(test_leftovers),
+        cmocka_unit_test(test_layer_by_path),   cmocka_unit_test(test_seed),
     };
     return cmocka_run_group_tests(tests, small_folder_make, small_folder_remove);
 }
