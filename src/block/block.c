@@ -95,10 +95,15 @@ void block_close(struct block *b)
     free(b);
 }
 
+static bool without_range(const struct block_request *req)
+{
+    return req->op == BLOCK_FLUSH || req->op == BLOCK_CALL;
+}
+
 /* 0, or why the request cannot be: a negative errno. */
 static int check_request(const struct block *b, const struct block_request *req)
 {
-    if (req->op == BLOCK_FLUSH || req->op == BLOCK_PUT_OVERLAY)
+    if (without_range(req))
         return 0;
     if ((req->offset | req->length) & 511)
         return -EINVAL;
@@ -124,7 +129,7 @@ void block_submit(struct block_request *req)
     struct block *b = req->block;
     int r = check_request(b, req);
     b->in_flight++;
-    if (r < 0 || (req->op != BLOCK_FLUSH && req->op != BLOCK_PUT_OVERLAY && req->length == 0))
+    if (r < 0 || (!without_range(req) && req->length == 0))
         block_complete(req, r);
     else
         worker_push(b->worker, req);
@@ -136,6 +141,25 @@ void block_drain(struct block *b)
         worker_wait_done(b->worker);
         deliver(b);
     }
+}
+
+static void call_done(struct block_request *req, int result)
+{
+    struct block_call *call = CONTAINER_OF(req, struct block_call, req);
+    call->result = result;
+    call->done = true;
+}
+
+int block_call(struct block *b, int (*run)(struct block *block, void *opaque), void *opaque)
+{
+    struct block_call call = {
+        .req = {.op = BLOCK_CALL, .done = call_done, .block = b}, .run = run, .opaque = opaque};
+    block_submit(&call.req);
+    while (!call.done) {
+        worker_wait_done(b->worker);
+        deliver(b);
+    }
+    return call.result;
 }
 
 static void sync_done(struct block_request *req, int result)

@@ -22,7 +22,7 @@ enum block_op {
     BLOCK_FLUSH,
     BLOCK_DISCARD,
     BLOCK_WRITE_ZEROES,
-    BLOCK_PUT_OVERLAY, /* block_overlay_put's own */
+    BLOCK_CALL, /* the block layer's own: see block_int.h */
 };
 
 /*
@@ -97,6 +97,29 @@ void block_overlay_close(struct layer *overlay);
  * On failure the image is as it was and the overlay still the caller's. Nothing in flight; lock held.
  */
 bool block_overlay_put(struct block *block, struct layer *overlay, struct error **err);
+
+/*
+ * Dirty bitmaps: what was written, in units of some size, since the bitmap was made or cleared. They are kept
+ * in the image while it is closed. An image that was not closed properly, or was written to by somebody who
+ * does not know of them, has inconsistent ones, which can only be removed. *err says which bitmap of which
+ * image and why. Lock held.
+ */
+#define BLOCK_BITMAP_NAME_MAX 1023
+struct block_bitmap {
+    char name[BLOCK_BITMAP_NAME_MAX + 1];
+    uint64_t granularity; /* bytes */
+    uint64_t dirty;       /* bytes of the disk */
+    bool recording, inconsistent;
+};
+
+/* `granularity`: bytes, a power of two from 512 to 2 GiB. */
+bool block_bitmap_add(struct block *block, const char *name, uint64_t granularity, struct error **err);
+bool block_bitmap_remove(struct block *block, const char *name, struct error **err);
+bool block_bitmap_clear(struct block *block, const char *name, struct error **err);
+/* Whether it is there and can be used. */
+bool block_bitmap_check(struct block *block, const char *name, struct error **err);
+/* Number `index`; false when there is none. */
+bool block_bitmap_info(struct block *block, unsigned index, struct block_bitmap *info);
 
 /* Creates an image file (must not exist). backing may be NULL; backing_format is required with it. Removes
  * what it made on failure. */

@@ -14,7 +14,9 @@
 
 #include "block/aio.h"
 #include "block/block.h"
+#include "block/dirty_bits.h"
 
+struct bitmap_call;
 struct layer;
 
 enum extent_kind { EXTENT_ZERO, EXTENT_DATA, EXTENT_COMPRESSED };
@@ -68,6 +70,13 @@ struct block_ops {
      * or a negative errno. Nothing in flight. NULL: nothing is ever left. */
     int (*settle)(struct layer *layer);
 
+    /* Dirty bitmaps (bitmap.c); the top layer, open for writing. NULL: the format has none. */
+    int (*bitmap)(struct layer *layer, struct bitmap_call *call);
+
+    /* `to`, which nobody has written to, has taken the place of `from`, which is settled: what the bitmaps
+     * say goes on there. NULL: there are none. */
+    void (*hand_over)(struct layer *from, struct layer *to);
+
     /* Nothing in flight. */
     bool (*resize)(struct layer *layer, uint64_t size, struct error **err);
 
@@ -77,6 +86,19 @@ struct block_ops {
     /* Fills the new, empty file `fd`. backing may be NULL. NULL function: the format cannot be made. */
     bool (*create)(int fd, const char *path, uint64_t size, const char *backing, const char *backing_format,
                    struct error **err);
+};
+
+/* What is done with the dirty bitmaps of an image. 0 or a negative errno: -ENOENT, -EEXIST, -ESTALE for one
+ * that is inconsistent. */
+enum bitmap_action { BITMAP_ADD, BITMAP_REMOVE, BITMAP_CLEAR, BITMAP_COPY, BITMAP_INFO };
+
+struct bitmap_call {
+    enum bitmap_action action;
+    const char *name;        /* of all but INFO */
+    unsigned granularity;    /* of ADD, log2 of bytes */
+    struct dirty_bits *bits; /* of COPY: gets those of the bitmap added; NULL: only looks whether it could */
+    unsigned index;          /* of INFO */
+    struct block_bitmap *info; /* of INFO, filled in */
 };
 
 extern const struct block_ops raw_ops;
@@ -112,9 +134,8 @@ struct block {
     int done_fd;        /* eventfd: the I/O thread finished requests; watched by the loop */
     unsigned in_flight; /* submitted, `done` not called; under the loop's lock */
     struct worker *worker;
-    struct aio *aio;       /* the worker's; I/O thread only */
-    struct layer *overlay; /* about to become the top (block_overlay_put); NULL: none */
-    bool broken;           /* metadata was found damaged: no more writes. I/O thread only */
+    struct aio *aio; /* the worker's; I/O thread only */
+    bool broken;     /* metadata was found damaged: no more writes. I/O thread only */
 };
 
 /* layer.c: opens one file and, below it, its backing files. `above` is the layer it backs, NULL for the top.
@@ -137,8 +158,21 @@ bool image_lock(int fd, const char *path, bool readonly, struct error **err);
 /* Keeps of a lock for writing what one for reading is. */
 void image_lock_to_readonly(int fd);
 
-/* overlay.c: makes block->overlay the top. 0 or a negative errno. I/O thread. */
-int layer_put_overlay(struct block *block);
+/*
+ * Runs `run` on the I/O thread and waits for it, meanwhile also for other requests that happen to finish. Its
+ * result. Lock held, loop thread or loop not running.
+ */
+struct block_call {
+    struct block_request req; /* block_call's own */
+    int (*run)(struct block *block, void *opaque);
+    void *opaque;
+    int result;
+    bool done;
+};
+int block_call(struct block *block, int (*run)(struct block *block, void *opaque), void *opaque);
+
+/* bitmap.c: adds the bits of a bitmap; 0 or a negative errno. Lock held. */
+int block_bitmap_copy(struct block *block, const char *name, struct dirty_bits *bits);
 
 /* worker.c: hands a finished request back to the loop's thread. I/O thread. */
 void block_complete(struct block_request *req, int result);

@@ -57,33 +57,26 @@ void block_overlay_close(struct layer *overlay)
     layer_close(overlay);
 }
 
-int layer_put_overlay(struct block *b)
+static int put(struct block *b, void *opaque)
 {
-    struct layer *top = b->top;
+    struct layer *top = b->top, *overlay = opaque;
     int r = b->broken ? -EIO : top->ops->settle ? top->ops->settle(top) : 0;
     if (r < 0)
         return r;
     top->readonly = true;
     image_lock_to_readonly(top->fd);
-    top->above = b->overlay;
-    b->overlay->backing = top;
-    b->top = b->overlay;
+    top->above = overlay;
+    overlay->backing = top;
+    b->top = overlay;
+    if (top->ops->hand_over)
+        top->ops->hand_over(top, overlay);
     return 0;
-}
-
-static void put_done(struct block_request *req, int result)
-{
-    *(int *)req->opaque = result;
 }
 
 bool block_overlay_put(struct block *b, struct layer *overlay, struct error **err)
 {
-    int result = 0;
-    struct block_request req = {.op = BLOCK_PUT_OVERLAY, .done = put_done, .opaque = &result, .block = b};
-    b->overlay = overlay;
-    block_submit(&req);
     block_drain(b);
-    b->overlay = NULL;
+    int result = block_call(b, put, overlay);
     if (result < 0)
         error_set_errno(err, -result, "cannot put '%s' on top of '%s'", overlay->path, b->top->path);
     return result == 0;

@@ -46,8 +46,7 @@ static uint64_t *load_table(struct qcow2 *q, uint64_t offset, uint64_t entries, 
     return host;
 }
 
-/* Enters clusters that guest data must stay away from; two tables in one place are an error. */
-static bool claim(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct error **err)
+bool qcow2_claim(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct error **err)
 {
     uint64_t first = cluster_of(q, offset), count = round_up(bytes, q->cluster_size) >> q->cluster_bits;
     for (uint64_t i = 0; i < count; i++) {
@@ -76,7 +75,7 @@ static bool read_l1(struct qcow2 *q, struct error **err)
             return malformed(q, "its L1 table points between clusters", err);
         if (!range_fits(offset, q->cluster_size, q->file_end))
             return malformed(q, "it is truncated: an L2 table lies past the end of the file", err);
-        if (!claim(q, offset, q->cluster_size, err))
+        if (!qcow2_claim(q, offset, q->cluster_size, err))
             return false;
     }
     return true;
@@ -93,7 +92,7 @@ static bool read_reftable(struct qcow2 *q, struct error **err)
             return malformed(q, "its refcount table points between clusters", err);
         if (e && !range_fits(e, q->cluster_size, q->file_end))
             return malformed(q, "it is truncated: a refcount block lies past the end of the file", err);
-        if (e && !claim(q, e, q->cluster_size, err))
+        if (e && !qcow2_claim(q, e, q->cluster_size, err))
             return false;
     }
     return true;
@@ -103,6 +102,7 @@ static void qcow2_free(struct qcow2 *q)
 {
     if (q->hash)
         cache_free(q);
+    qcow2_bitmaps_free(q);
     set_free(&q->metadata);
     qcow2_decompress_free(q);
     free(q->l1);
@@ -116,11 +116,13 @@ static bool open_tables(struct qcow2 *q, struct error **err)
         return false;
     if (!cache_init(q))
         return fail(q, ENOMEM, err);
-    if (!claim(q, 0, q->cluster_size, err) || !claim(q, q->l1_offset, (uint64_t)q->l1_size * 8, err))
+    if (!qcow2_claim(q, 0, q->cluster_size, err) ||
+        !qcow2_claim(q, q->l1_offset, (uint64_t)q->l1_size * 8, err))
         return false;
     /* A damaged refcount table or snapshot table does not keep anybody from reading. */
-    if (!q->layer->readonly && (!claim(q, q->reftable_offset, q->reftable_size * 8, err) ||
-                                !read_reftable(q, err) || !qcow2_read_snapshots(q, err)))
+    if (!q->layer->readonly &&
+        (!qcow2_claim(q, q->reftable_offset, q->reftable_size * 8, err) || !read_reftable(q, err) ||
+         !qcow2_read_snapshots(q, err) || !qcow2_bitmaps_load(q, err)))
         return false;
     if (!read_l1(q, err))
         return false;
@@ -147,26 +149,55 @@ static bool qcow2_open(struct layer *l, struct error **err)
     return true;
 }
 
+/* An untouched disk on top of one of the same size shows the same. */
+static bool shows_what_is_below(const struct qcow2 *q)
+{
+    const struct layer *l = q->layer, *below = l->backing;
+    if (!below || below->ops != &qcow2_ops || below->size != l->size)
+        return false;
+    for (uint32_t i = 0; i < q->l1_size; i++)
+        if (q->l1[i])
+            return false;
+    return true;
+}
+
+static void inherit_bitmaps(struct qcow2 *q)
+{
+    struct qcow2 *below = q->layer->backing->format;
+    /* Those that cannot be read cannot be used either. */
+    if (below->bitmaps || qcow2_bitmaps_load(below, NULL))
+        qcow2_bitmaps_hand_over(below->layer, q->layer);
+}
+
 static bool qcow2_open_for_write(struct layer *l, struct error **err)
 {
     struct qcow2 *q = l->format;
+    if (!q->bitmap_directory.size && shows_what_is_below(q))
+        inherit_bitmaps(q);
     if (!l->dirty && !q->stale)
         return true;
     log_line(LOG_WARN, "image '%s' was not closed properly: recounting its clusters", l->path);
     if (qcow2_begin_change(q) < 0)
         return fail(q, EIO, err);
-    return qcow2_repair(q, err);
+    if (qcow2_repair(q, err))
+        return true;
+    q->changed = false; /* it stays as it is, dirty */
+    return false;
 }
 
 int qcow2_begin_change(struct qcow2 *q)
 {
     if (q->changed)
         return 0;
-    uint8_t none[8] = {0};
-    int r = 0;
-    /* The autoclear bits vouch for data that we do not keep up to date, such as dirty bitmaps. */
-    if (q->version >= 3 && q->autoclear)
-        r = file_write(q->fd, none, sizeof(none), HEADER_AUTOCLEAR);
+    uint8_t field[8];
+    /* The other autoclear bits vouch for data that we do not keep up to date. */
+    uint64_t known = q->bitmap_directory.size ? q->autoclear & AUTOCLEAR_BITMAPS : 0;
+    store_be64(field, known);
+    int r = qcow2_bitmaps_begin(q);
+    if (r == 0 && q->version >= 3 && q->autoclear != known)
+        r = file_write(q->fd, field, sizeof(field), HEADER_AUTOCLEAR);
+    if (r == 0)
+        q->autoclear = known;
     if (r == 0)
         r = qcow2_write_features(q, q->incompatible | INCOMPAT_DIRTY);
     if (r == 0 && q->version >= 3 && !file_is_nameless(q->fd) && sys.fdatasync(q->fd) < 0)
@@ -180,15 +211,19 @@ int qcow2_begin_change(struct qcow2 *q)
 static int qcow2_settle(struct layer *l)
 {
     struct qcow2 *q = l->format;
-    uint64_t end = q->fresh << q->cluster_bits;
+    int r = qcow2_bitmaps_unsaved(q) ? qcow2_begin_change(q) : 0;
     if (!q->changed)
-        return 0;
+        return r;
+    r = qcow2_bitmaps_store(q);
+    uint64_t end = q->fresh << q->cluster_bits;
+    if (r < 0)
+        return r;
     if (end < q->file_end && sys.ftruncate(q->fd, (off_t)end) < 0)
         return -errno;
     q->file_end = MIN(q->file_end, end);
     if (!file_is_nameless(q->fd) && sys.fdatasync(q->fd) < 0)
         return -errno;
-    int r = qcow2_write_features(q, q->incompatible & ~INCOMPAT_DIRTY);
+    r = qcow2_write_features(q, q->incompatible & ~INCOMPAT_DIRTY);
     q->changed = r < 0;
     return r;
 }
@@ -196,8 +231,9 @@ static int qcow2_settle(struct layer *l)
 static void qcow2_close(struct layer *l)
 {
     struct qcow2 *q = l->format;
-    if (q->changed && !l->block->broken)
-        qcow2_settle(l);
+    int r = l->readonly || (l->block && l->block->broken) ? 0 : qcow2_settle(l);
+    if (r < 0)
+        log_line(LOG_WARN, "image '%s' was not closed properly: %s", l->path, strerror(-r));
     qcow2_free(q);
 }
 
@@ -212,6 +248,8 @@ const struct block_ops qcow2_ops = {
     .submit = qcow2_submit,
     .poll = qcow2_poll,
     .settle = qcow2_settle,
+    .bitmap = qcow2_bitmap,
+    .hand_over = qcow2_bitmaps_hand_over,
     .resize = qcow2_resize,
     .close = qcow2_close,
     .create = qcow2_create,

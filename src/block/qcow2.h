@@ -49,7 +49,12 @@ enum {
     HEADER_FULL_LENGTH = 112,
 };
 
-enum { EXTENSION_END = 0, EXTENSION_BACKING_FORMAT = 0xe2792aca, EXTENSION_FEATURES = 0x6803f857 };
+enum {
+    EXTENSION_END = 0,
+    EXTENSION_BACKING_FORMAT = 0xe2792aca,
+    EXTENSION_FEATURES = 0x6803f857,
+    EXTENSION_BITMAPS = 0x23852875,
+};
 
 #define INCOMPAT_DIRTY       BIT(0)
 #define INCOMPAT_CORRUPT     BIT(1)
@@ -57,6 +62,9 @@ enum { EXTENSION_END = 0, EXTENSION_BACKING_FORMAT = 0xe2792aca, EXTENSION_FEATU
 #define INCOMPAT_COMPRESSION BIT(3)
 #define INCOMPAT_EXTENDED_L2 BIT(4)
 #define INCOMPAT_KNOWN       (INCOMPAT_DIRTY | INCOMPAT_CORRUPT | INCOMPAT_COMPRESSION)
+
+/* Set by whoever keeps the bitmaps up to date, cleared by whoever does not know them. */
+#define AUTOCLEAR_BITMAPS BIT(0)
 
 /* Table entries. */
 #define ENTRY_COPIED     BIT(63) /* the refcount is one: may be written in place */
@@ -97,6 +105,13 @@ struct decompressed {
 
 enum { DECOMPRESSED_MAX = 8 };
 
+/* The bitmaps extension: where the directory of bitmaps is. */
+struct bitmap_directory {
+    uint64_t offset, size; /* bytes; 0: there is none */
+    uint32_t count;
+};
+
+struct qcow2_bitmap;
 struct qcow2_op;
 
 struct qcow2 {
@@ -120,6 +135,10 @@ struct qcow2 {
 
     uint32_t snapshots;
     uint64_t snapshots_offset, snapshots_length;
+
+    struct bitmap_directory bitmap_directory; /* as it is in the file */
+    struct qcow2_bitmap *bitmaps;             /* as they are now; none when open for reading only */
+    struct qcow2_bitmap *gone_bitmaps;        /* removed, but still in the file */
 
     /* Cluster-sized tables (L2, refcount blocks) by host offset; what is in it equals the file. */
     struct cached_table **hash;
@@ -162,6 +181,9 @@ static inline unsigned l1_shift(const struct qcow2 *q)
 bool qcow2_read_header(struct qcow2 *q, struct error **err);
 /* Sets or clears incompatible feature bits in memory and in the file (version 3). 0 or a negative errno. */
 int qcow2_write_features(struct qcow2 *q, uint64_t incompatible);
+/* Has the header point to another directory of bitmaps (`size` 0: to none), in one write. 0 or a negative
+ * errno, -ENOSPC when the header has no room for it. */
+int qcow2_write_bitmap_directory(struct qcow2 *q, const struct bitmap_directory *directory);
 
 /* --- qcow2_set.c --- */
 /* False: no memory. */
@@ -294,6 +316,36 @@ bool qcow2_each_snapshot(struct qcow2 *q,
                          bool (*fn)(struct qcow2 *q, const struct qcow2_snapshot *s, void *opaque,
                                     struct error **err),
                          void *opaque, struct error **err);
+
+/* --- qcow2_bitmap.c: persistent dirty bitmaps. --- */
+/* Reads and checks those that the header points to, and enters their clusters in `metadata`. */
+bool qcow2_bitmaps_load(struct qcow2 *q, struct error **err);
+void qcow2_bitmaps_free(struct qcow2 *q);
+/* The image is going to change: says in the file that the bitmaps there are out of date. 0 or a negative
+ * errno. */
+int qcow2_bitmaps_begin(struct qcow2 *q);
+/* Notes a change of guest data. */
+void qcow2_bitmaps_mark(struct qcow2 *q, uint64_t offset, uint64_t length);
+/* The disk has got another size. */
+void qcow2_bitmaps_resized(struct qcow2 *q, uint64_t size);
+/* Whether there is one that could not follow another size. */
+bool qcow2_bitmaps_rigid(const struct qcow2 *q);
+/* Writes them to the file. 0 or a negative errno: then those in the file are out of date. */
+int qcow2_bitmaps_store(struct qcow2 *q);
+bool qcow2_bitmaps_unsaved(const struct qcow2 *q);
+/* Calls fn with each piece of the file that belongs to bitmaps; stops at its first failure. */
+bool qcow2_each_bitmap_piece(struct qcow2 *q,
+                             bool (*fn)(struct qcow2 *q, uint64_t offset, uint64_t bytes, void *opaque,
+                                        struct error **err),
+                             void *opaque, struct error **err);
+/* What is true of a disk's contents is true of an untouched disk on top: takes over what can be used. */
+void qcow2_bitmaps_hand_over(struct layer *from, struct layer *to);
+/* For struct block_ops. */
+int qcow2_bitmap(struct layer *l, struct bitmap_call *c);
+
+/* --- qcow2.c --- */
+/* Enters clusters that guest data must stay away from; two tables in one place are an error. */
+bool qcow2_claim(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct error **err);
 
 /* --- qcow2_resize.c, qcow2_create.c --- */
 bool qcow2_resize(struct layer *l, uint64_t size, struct error **err);

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "block/qcow2.h"
 
-enum { BACKING_NAME_MAX = 1023, FEATURE_ENTRY = 48, FEATURE_NAME = 46 };
+enum { BACKING_NAME_MAX = 1023, FEATURE_ENTRY = 48, FEATURE_NAME = 46, BITMAPS_LENGTH = 24 };
 
 /* Every refusal reads "cannot open qcow2 image 'X': why". */
 static bool refuse(const struct qcow2 *q, struct error **err, const char *fmt, ...)
@@ -162,7 +162,20 @@ static char *copy_text(const uint8_t *from, uint32_t len)
     return memchr(from, 0, len) ? NULL : strndup((const char *)from, len);
 }
 
-static bool read_backing(struct qcow2 *q, const uint8_t *head, struct error **err)
+/* Only believed while all who write to the image know bitmaps; then it must be right. */
+static bool read_bitmaps(struct qcow2 *q, const uint8_t *data, uint32_t len, struct error **err)
+{
+    if (!(q->autoclear & AUTOCLEAR_BITMAPS))
+        return true;
+    bool fits = len == BITMAPS_LENGTH && load_be32(data + 4) == 0;
+    if (fits)
+        q->bitmap_directory = (struct bitmap_directory){
+            .count = load_be32(data), .size = load_be64(data + 8), .offset = load_be64(data + 16)};
+    /* A damaged one does not keep anybody from reading. */
+    return fits || q->layer->readonly || refuse(q, err, "the bitmaps extension is malformed");
+}
+
+static bool read_extensions(struct qcow2 *q, const uint8_t *head, struct error **err)
 {
     uint64_t offset = load_be64(head + HEADER_BACKING_OFFSET);
     uint32_t length = load_be32(head + HEADER_BACKING_SIZE);
@@ -179,6 +192,8 @@ static bool read_backing(struct qcow2 *q, const uint8_t *head, struct error **er
             if (!q->layer->backing_format)
                 return refuse(q, err, "the name of the backing file's format is not text");
         }
+        if (type == EXTENSION_BITMAPS && !read_bitmaps(q, head + at, len, err))
+            return false;
         at += round_up(len, 8);
     }
     if (!offset || !length)
@@ -210,7 +225,7 @@ bool qcow2_read_header(struct qcow2 *q, struct error **err)
     r = file_read(q->fd, head, q->cluster_size, 0);
     if (r < 0)
         return refuse(q, err, "%s", strerror(-r));
-    return check_features(q, head, err) && read_tables(q, h, err) && read_backing(q, head, err);
+    return check_features(q, head, err) && read_tables(q, h, err) && read_extensions(q, head, err);
 }
 
 int qcow2_write_features(struct qcow2 *q, uint64_t incompatible)
@@ -223,4 +238,89 @@ int qcow2_write_features(struct qcow2 *q, uint64_t incompatible)
     if (r == 0)
         q->incompatible = incompatible;
     return r;
+}
+
+/* --- Writing the extensions anew. --- */
+
+struct header_draft {
+    uint8_t *data; /* one cluster, zeroes from `used` on */
+    uint64_t used, size;
+};
+
+/* Adds an extension, padded to 8 bytes. False: no room. */
+static bool add_extension(struct header_draft *d, uint32_t type, const uint8_t *data, uint32_t len)
+{
+    uint64_t padded = 8 + round_up(len, 8);
+    if (padded > d->size - d->used)
+        return false;
+    store_be32(d->data + d->used, type);
+    store_be32(d->data + d->used + 4, len);
+    memcpy(d->data + d->used + 8, data, len);
+    d->used += padded;
+    return true;
+}
+
+/* All extensions of the header `old` but the bitmaps; gives where they end there. */
+static bool copy_extensions(const struct qcow2 *q, const uint8_t *old, struct header_draft *d)
+{
+    uint64_t name = load_be64(old + HEADER_BACKING_OFFSET), end = name ? name : q->cluster_size;
+    for (uint64_t at = q->header_length; at + 8 <= end;) {
+        uint32_t type = load_be32(old + at), len = load_be32(old + at + 4);
+        at += 8;
+        if (type == EXTENSION_END)
+            break;
+        if (len > end - at || (type != EXTENSION_BITMAPS && !add_extension(d, type, old + at, len)))
+            return false;
+        at += round_up(len, 8);
+    }
+    return true;
+}
+
+static bool fill_draft(const struct qcow2 *q, const uint8_t *old, const struct bitmap_directory *b,
+                       struct header_draft *d)
+{
+    uint8_t data[BITMAPS_LENGTH] = {0}, none[1] = {0};
+    uint64_t name = load_be64(old + HEADER_BACKING_OFFSET);
+    uint32_t name_length = load_be32(old + HEADER_BACKING_SIZE);
+    memcpy(d->data, old, q->header_length);
+    d->used = q->header_length;
+    store_be64(d->data + HEADER_AUTOCLEAR, b->size ? AUTOCLEAR_BITMAPS : 0);
+    store_be32(data, b->count);
+    store_be64(data + 8, b->size);
+    store_be64(data + 16, b->offset);
+    if (!copy_extensions(q, old, d) ||
+        (b->size && !add_extension(d, EXTENSION_BITMAPS, data, sizeof(data))) ||
+        !add_extension(d, EXTENSION_END, none, 0))
+        return false;
+    if (!name || !name_length)
+        return true;
+    if (name_length > d->size - d->used)
+        return false;
+    store_be64(d->data + HEADER_BACKING_OFFSET, d->used);
+    memcpy(d->data + d->used, old + name, name_length);
+    d->used += name_length;
+    return true;
+}
+
+int qcow2_write_bitmap_directory(struct qcow2 *q, const struct bitmap_directory *directory)
+{
+    cleanup(mem) uint8_t *old = malloc(q->cluster_size);
+    cleanup(mem) uint8_t *new = calloc(1, q->cluster_size);
+    struct header_draft draft = {.data = new, .size = q->cluster_size};
+    if (!old || !new)
+        return -ENOMEM;
+    int r = file_read(q->fd, old, q->cluster_size, 0);
+    if (r < 0)
+        return r;
+    if (!fill_draft(q, old, directory, &draft))
+        return -ENOSPC;
+    uint64_t end = q->cluster_size;
+    while (end && new[end - 1] == old[end - 1])
+        end--;
+    r = file_write(q->fd, new, end, 0);
+    if (r < 0)
+        return r;
+    q->autoclear = load_be64(new + HEADER_AUTOCLEAR);
+    q->bitmap_directory = *directory;
+    return 0;
 }

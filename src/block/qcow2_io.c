@@ -272,6 +272,8 @@ static int prepare(struct qcow2_op *op)
         return -EIO;
     int r = qcow2_begin_change(q);
     if (r == 0)
+        qcow2_bitmaps_mark(q, req->offset, req->length);
+    if (r == 0)
         r = req->op == BLOCK_WRITE ? qcow2_write_allocates(q, req->offset, req->length) : 1;
     op->exclusive = r > 0;
     return MIN(r, 0);
@@ -301,7 +303,7 @@ static void run(struct qcow2_op *op)
         start_zero(op);
         break;
     case BLOCK_FLUSH:
-    case BLOCK_PUT_OVERLAY:
+    case BLOCK_CALL:
         break; /* end without an op: see worker.c */
     }
 }

@@ -183,6 +183,11 @@ static bool count_snapshot(struct qcow2 *q, const struct qcow2_snapshot *s, void
     return true;
 }
 
+static bool count_piece(struct qcow2 *q, uint64_t offset, uint64_t bytes, void *opaque, struct error **err)
+{
+    return count_bytes(q, opaque, offset, bytes, err);
+}
+
 static bool count_all(struct qcow2 *q, struct recount *rc, struct error **err)
 {
     if (!count_bytes(q, rc, 0, q->cluster_size, err) ||
@@ -196,6 +201,8 @@ static bool count_all(struct qcow2 *q, struct recount *rc, struct error **err)
     for (uint32_t i = 0; i < q->l1_size; i++)
         if (!count_l2(q, rc, q->l1[i], err))
             return false;
+    if (!qcow2_each_bitmap_piece(q, count_piece, rc, err))
+        return false;
     return !q->snapshots || qcow2_each_snapshot(q, count_snapshot, rc, err);
 }
 

@@ -86,6 +86,10 @@ bool qcow2_resize(struct layer *l, uint64_t size, struct error **err)
         error_set(err, ENOTSUP, "cannot resize '%s': it has internal snapshots", l->path);
         return false;
     }
+    if (qcow2_bitmaps_rigid(q)) {
+        error_set(err, ENOTSUP, "cannot resize '%s': it has a bitmap that is not understood", l->path);
+        return false;
+    }
     uint64_t entries = (size >> l1_shift(q)) + !!(size & (BIT(l1_shift(q)) - 1));
     uint8_t field[8];
     store_be64(field, size);
@@ -101,5 +105,6 @@ bool qcow2_resize(struct layer *l, uint64_t size, struct error **err)
         return false;
     }
     l->size = size;
+    qcow2_bitmaps_resized(q, size);
     return true;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/util.h"
 #include "block/io.h"
 
 struct request_list {
@@ -96,6 +97,12 @@ static void start_simple(struct block *b, struct block_request *req)
     io_group_end(&s->group);
 }
 
+static void run_call(struct block *b, struct block_request *req)
+{
+    struct block_call *call = CONTAINER_OF(req, struct block_call, req);
+    block_complete(req, call->run(b, call->opaque));
+}
+
 static void start(struct block *b, struct block_request *req)
 {
     struct layer *top = b->top;
@@ -103,8 +110,8 @@ static void start(struct block *b, struct block_request *req)
         top->ops->read(top, req);
     else if (req->op == BLOCK_READ || req->op == BLOCK_FLUSH)
         start_simple(b, req);
-    else if (req->op == BLOCK_PUT_OVERLAY)
-        block_complete(req, layer_put_overlay(b));
+    else if (req->op == BLOCK_CALL)
+        run_call(b, req);
     else if (b->broken)
         block_complete(req, -EIO);
     else

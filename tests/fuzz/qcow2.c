@@ -103,6 +103,18 @@ static void for_places(struct block *b, enum block_op op, uint64_t length)
     io(b, op, (info.size - MIN(info.size, length)) & ~(uint64_t)511, length);
 }
 
+/* Looks at all dirty bitmaps and changes some. */
+static void use_bitmaps(struct block *b)
+{
+    struct block_bitmap info = {0};
+    for (unsigned i = 0; block_bitmap_info(b, i, &info); i++)
+        if (info.granularity < 512 || !*info.name)
+            abort();
+    block_bitmap_clear(b, info.name, NULL);
+    block_bitmap_add(b, "fuzz", PIECE, NULL);
+    block_bitmap_remove(b, info.name, NULL);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (image < 0)
@@ -124,6 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for_places(b, BLOCK_DISCARD, PIECE);
         for_places(b, BLOCK_WRITE, PIECE);
         io(b, BLOCK_FLUSH, 0, 0);
+        use_bitmaps(b);
         for_places(b, BLOCK_READ, PIECE);
         struct block_info info;
         struct error *err = NULL;
