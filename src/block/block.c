@@ -131,16 +131,24 @@ void block_submit(struct block_request *req)
     b->in_flight++;
     if (r < 0 || (!without_range(req) && req->length == 0))
         block_complete(req, r);
-    else
+    else if (!b->copy || req->op == BLOCK_READ || without_range(req) || !copy_holds(b->copy, req))
         worker_push(b->worker, req);
 }
 
 void block_drain(struct block *b)
 {
+    b->draining++;
     while (b->in_flight) {
+        if (b->copy && copy_held(b->copy) == b->in_flight) {
+            copy_push(b->copy);
+            continue;
+        }
         worker_wait_done(b->worker);
         deliver(b);
     }
+    b->draining--;
+    if (b->copy && !b->draining)
+        copy_go_on(b->copy);
 }
 
 static void call_done(struct block_request *req, int result)
@@ -186,8 +194,9 @@ static bool zero_range(struct block *b, uint64_t from, uint64_t to, struct error
 bool block_resize(struct block *b, uint64_t size, struct error **err)
 {
     struct layer *top = b->top;
-    if (top->readonly) {
-        error_set(err, EROFS, "cannot resize '%s': it is open read-only", top->path);
+    if (top->readonly || b->copy) {
+        error_set(err, top->readonly ? EROFS : EBUSY, "cannot resize '%s': it is %s", top->path,
+                  top->readonly ? "open read-only" : "being copied");
         return false;
     }
     if (size == 0 || size & 511 || size > BLOCK_SIZE_MAX) {

@@ -128,14 +128,18 @@ struct layer {
 /* A chain longer than this is refused. */
 #define BLOCK_CHAIN_MAX 64
 
+struct block_copy;
+
 struct block {
     struct layer *top;
     struct loop *loop;
     int done_fd;        /* eventfd: the I/O thread finished requests; watched by the loop */
     unsigned in_flight; /* submitted, `done` not called; under the loop's lock */
     struct worker *worker;
-    struct aio *aio; /* the worker's; I/O thread only */
-    bool broken;     /* metadata was found damaged: no more writes. I/O thread only */
+    struct aio *aio;         /* the worker's; I/O thread only */
+    struct block_copy *copy; /* is being made of it; NULL: none. Under the loop's lock */
+    unsigned draining;       /* block_drain is at work. Under the loop's lock */
+    bool broken;             /* metadata was found damaged: no more writes. I/O thread only */
 };
 
 /* layer.c: opens one file and, below it, its backing files. `above` is the layer it backs, NULL for the top.
@@ -170,6 +174,16 @@ struct block_call {
     bool done;
 };
 int block_call(struct block *block, int (*run)(struct block *block, void *opaque), void *opaque);
+
+/* copy.c: takes a request that changes what is still to be copied, and starts it later; false: it may start
+ * now. */
+bool copy_holds(struct block_copy *copy, struct block_request *req);
+/* How many it has taken and not started. */
+unsigned copy_held(const struct block_copy *copy);
+/* Waits until some of what is on its way to the copy is there, when nothing else is going on. */
+void copy_push(struct block_copy *copy);
+/* The block has been drained: copying goes on. */
+void copy_go_on(struct block_copy *copy);
 
 /* bitmap.c: adds the bits of a bitmap; 0 or a negative errno. Lock held. */
 int block_bitmap_copy(struct block *block, const char *name, struct dirty_bits *bits);

@@ -594,7 +594,7 @@ static int info(const struct qcow2 *q, const struct bitmap_call *c)
                                      .dirty = usable(b) ? dirty_bits_bytes(&b->bits) : 0,
                                      .recording = recording(b),
                                      .inconsistent = !usable(b)};
-    strcpy(c->info->name, b->name); /* it is at most BLOCK_BITMAP_NAME_MAX long */
+    memcpy(c->info->name, b->name, strlen(b->name) + 1); /* at most BLOCK_BITMAP_NAME_MAX long */
     return 0;
 }
 
