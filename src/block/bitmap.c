@@ -61,6 +61,11 @@ bool block_bitmap_clear(struct block *b, const char *name, struct error **err)
     return act(b, BITMAP_CLEAR, name, err);
 }
 
+bool block_bitmap_exists(struct block *b, const char *name, struct error **err)
+{
+    return act(b, BITMAP_FIND, name, err);
+}
+
 bool block_bitmap_check(struct block *b, const char *name, struct error **err)
 {
     return act(b, BITMAP_COPY, name, err);

@@ -116,7 +116,8 @@ struct block_bitmap {
 bool block_bitmap_add(struct block *block, const char *name, uint64_t granularity, struct error **err);
 bool block_bitmap_remove(struct block *block, const char *name, struct error **err);
 bool block_bitmap_clear(struct block *block, const char *name, struct error **err);
-/* Whether it is there and can be used. */
+/* Whether it is there; and whether it can be used as well. */
+bool block_bitmap_exists(struct block *block, const char *name, struct error **err);
 bool block_bitmap_check(struct block *block, const char *name, struct error **err);
 /* Number `index`; false when there is none. */
 bool block_bitmap_info(struct block *block, unsigned index, struct block_bitmap *info);

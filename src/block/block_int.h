@@ -90,7 +90,7 @@ struct block_ops {
 
 /* What is done with the dirty bitmaps of an image. 0 or a negative errno: -ENOENT, -EEXIST, -ESTALE for one
  * that is inconsistent. */
-enum bitmap_action { BITMAP_ADD, BITMAP_REMOVE, BITMAP_CLEAR, BITMAP_COPY, BITMAP_INFO };
+enum bitmap_action { BITMAP_ADD, BITMAP_REMOVE, BITMAP_CLEAR, BITMAP_COPY, BITMAP_INFO, BITMAP_FIND };
 
 struct bitmap_call {
     enum bitmap_action action;

@@ -622,6 +622,8 @@ int qcow2_bitmap(struct layer *l, struct bitmap_call *c)
     struct qcow2_bitmap *b = find(q, c->name);
     if (!b && c->action != BITMAP_ADD)
         return -ENOENT;
+    if (c->action == BITMAP_FIND)
+        return 0;
     /* The flags in the file come before what is changed in memory. */
     int r = c->action == BITMAP_COPY ? 0 : qcow2_begin_change(q);
     if (r < 0)

@@ -19,6 +19,7 @@
 #include "device/platform/i8259.h"
 #include "device/platform/ioapic.h"
 #include "device/virtio/virtio_blk.h"
+#include "vmm/disk_jobs.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
 
@@ -595,6 +596,7 @@ void board_free(struct board *b)
     machine_lock(&b->m);
     if (!b->quiesced)
         devices_quiesce(&b->m);
+    disk_jobs_free(b);
     qmp_close(b->qmp);
     if (b->signal_fd >= 0) {
         loop_fd_remove(b->m.loop, b->signal_fd);

@@ -20,6 +20,7 @@
 #include "x86/cpuid.h"
 
 struct block;
+struct disk_job;
 struct error;
 struct layer;
 struct qmp;
@@ -74,6 +75,7 @@ struct board {
     bool quiesced;
     const struct saved_machine *saved; /* that this machine began as; NULL: none. Not owned */
     struct saved_check *saved_check;
+    struct disk_job *disk_jobs;    /* disk_jobs.c */
     struct save_job *save;         /* NULL: nothing is being saved */
     struct control_save last_save; /* how the last save went */
     int exit_status;

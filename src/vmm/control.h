@@ -11,6 +11,7 @@
 
 #include "core/engine.h"
 
+struct block_bitmap;
 struct error;
 
 /* Strings stay valid until the next call of any operation. */
@@ -49,6 +50,33 @@ struct control_save_order {
     unsigned overlay_count;
 };
 
+/* One change of a disk; several of them happen at one instant. */
+enum control_disk_action {
+    CONTROL_BITMAP_ADD,
+    CONTROL_BITMAP_REMOVE,
+    CONTROL_BITMAP_CLEAR,
+    CONTROL_BACKUP, /* begins to copy what the disk then holds */
+};
+struct control_disk_change {
+    enum control_disk_action action;
+    const char *device;   /* the disk */
+    const char *bitmap;   /* by which the backup goes; NULL: it copies everything */
+    uint64_t granularity; /* of ADD, bytes */
+    /* Of BACKUP. */
+    const char *job, *target; /* its name; the image, made beforehand, that is copied to */
+    uint64_t speed;           /* bytes a second; 0: no limit */
+    bool keep;                /* the job is still shown when it has ended, until job_dismiss */
+};
+#define CONTROL_CHANGES_MAX 256
+
+/* A job of copying a disk. Strings as those of control_block. */
+struct control_job {
+    const char *id;
+    const char *error; /* why it failed; NULL: it has not */
+    uint64_t done, total, speed;
+    bool ended;
+};
+
 struct control_ops {
     /* QEMU's name of the run state: "running", "paused", "shutdown", "guest-panicked", "internal-error", ...
      */
@@ -71,6 +99,8 @@ struct control_ops {
     unsigned (*cpu_stats)(void *opaque, unsigned index, struct engine_stat *out);
     /* Number `index`; false when there is none. */
     bool (*block_info)(void *opaque, unsigned index, struct control_block *info);
+    /* Bitmap `index` of disk `disk`; false when there is none. */
+    bool (*bitmap_info)(void *opaque, unsigned disk, unsigned index, struct block_bitmap *info);
     bool (*chardev_info)(void *opaque, unsigned index, struct control_chardev *info);
 
     /*
@@ -81,6 +111,16 @@ struct control_ops {
     bool (*save)(void *opaque, const struct control_save_order *order, struct error **err);
     void (*save_cancel)(void *opaque); /* takes effect soon */
     void (*save_info)(void *opaque, struct control_save *info);
+
+    /* All of it at one instant of all disks, or nothing. The events BLOCK_JOB_COMPLETED and
+     * BLOCK_JOB_CANCELLED tell the end of a job. */
+    bool (*disks_change)(void *opaque, const struct control_disk_change *changes, unsigned count,
+                         struct error **err);
+    /* Number `index`; false when there is none. */
+    bool (*job_info)(void *opaque, unsigned index, struct control_job *info);
+    bool (*job_cancel)(void *opaque, const char *id, struct error **err); /* takes effect soon */
+    bool (*job_dismiss)(void *opaque, const char *id, struct error **err);
+    bool (*job_set_speed)(void *opaque, const char *id, uint64_t speed, struct error **err);
 };
 
 #endif

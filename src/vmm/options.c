@@ -55,6 +55,7 @@ enum option_id {
     OPT_CONTROL,
     OPT_READY_FD,
     OPT_NO_REBOOT,
+    OPT_PAUSED,
     OPT_RESTORE,
     OPT_VERIFY,
     OPT_TRACE,
@@ -84,6 +85,7 @@ static const struct option long_options[] = {
     {"control", required_argument, NULL, OPT_CONTROL},
     {"ready-fd", required_argument, NULL, OPT_READY_FD},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"paused", no_argument, NULL, OPT_PAUSED},
     {"restore", required_argument, NULL, OPT_RESTORE},
     {"verify", no_argument, NULL, OPT_VERIFY},
     {"trace", required_argument, NULL, OPT_TRACE},
@@ -419,6 +421,9 @@ static bool take(struct parser *p, int option, const char *value)
         return take_fd(p, "ready-fd", value, &c->ready_fd);
     case OPT_NO_REBOOT:
         c->no_reboot = true;
+        return true;
+    case OPT_PAUSED:
+        c->paused = true;
         return true;
     case OPT_RESTORE:
         return set_text(p, &c->restore, value, "restore");

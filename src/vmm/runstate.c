@@ -20,6 +20,7 @@
 #include "device/platform/ich9_pm.h"
 #include "device/virtio/virtio_console.h"
 #include "vmm/board.h"
+#include "vmm/disk_jobs.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
 
@@ -308,6 +309,13 @@ static bool control_block_info(void *opaque, unsigned index, struct control_bloc
     return true;
 }
 
+static bool control_bitmap_info(void *opaque, unsigned disk, unsigned index, struct block_bitmap *info)
+{
+    const struct board *b = opaque;
+
+    return disk < b->config->disk_count && block_bitmap_info(b->disk[disk].block, index, info);
+}
+
 static bool control_chardev_info(void *opaque, unsigned index, struct control_chardev *info)
 {
     const struct board *b = opaque;
@@ -444,10 +452,16 @@ static const struct control_ops control_ops = {
     .engine_name = control_engine_name,
     .cpu_stats = control_cpu_stats,
     .block_info = control_block_info,
+    .bitmap_info = control_bitmap_info,
     .chardev_info = control_chardev_info,
     .save = control_save,
     .save_cancel = control_save_cancel,
     .save_info = control_save_info,
+    .disks_change = disk_jobs_change,
+    .job_info = disk_jobs_info,
+    .job_cancel = disk_jobs_cancel,
+    .job_dismiss = disk_jobs_dismiss,
+    .job_set_speed = disk_jobs_set_speed,
 };
 
 static void take_signal(void *opaque, int fd, uint32_t events)
@@ -485,7 +499,12 @@ int board_run(struct board *b, void (*started)(void *opaque), void *opaque)
 
     engine_tell(b);
     machine_lock(&b->m);
-    thaw(b);
+    if (b->config->paused) {
+        save_disks_remember(b);
+        b->state = RUN_PAUSED;
+    } else {
+        thaw(b);
+    }
     if (b->saved && !b->config->verify)
         b->saved_check = saved_check_start(b->saved, b, saved_is_damaged, &err);
     machine_unlock(&b->m);

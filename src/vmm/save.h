@@ -57,6 +57,8 @@ bool save_disks_check(struct board *b, struct error **err);
 bool save_disks_flush(struct board *b, struct error **err);
 /* The same, and marks them: frozen. Fills in id->disk. */
 bool save_disks_settle(struct board *b, struct saved_identity *id, struct error **err);
+/* Marks them as the machine has found them: until it runs it does not change what they hold. */
+void save_disks_remember(struct board *b);
 /* The machine goes on: the marks mean nothing any more. */
 void save_disks_forget(struct board *b);
 /* Closes the images, which may write to them without changing what the guest sees: the marks stay. */

@@ -115,6 +115,12 @@ bool save_disks_settle(struct board *b, struct saved_identity *id, struct error 
     return true;
 }
 
+void save_disks_remember(struct board *b)
+{
+    for (unsigned i = 0; i < b->config->disk_count; i++)
+        b->disk[i].mark = last_change(disk_path(b, i));
+}
+
 void save_disks_forget(struct board *b)
 {
     for (unsigned i = 0; i < b->config->disk_count; i++)

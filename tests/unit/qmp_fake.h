@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "block/block.h"
 #include "vmm/control.h"
 
 struct fake_machine {
@@ -96,6 +97,12 @@ static inline bool fake_block_info(void *opaque, unsigned index, struct control_
     return index == 0;
 }
 
+static inline bool fake_bitmap_info(void *opaque, unsigned disk, unsigned index, struct block_bitmap *info)
+{
+    *info = (struct block_bitmap){.name = "b0", .granularity = 65536, .dirty = 131072, .recording = true};
+    return index == 0;
+}
+
 static inline bool fake_chardev_info(void *opaque, unsigned index, struct control_chardev *info)
 {
     *info = (struct control_chardev){.label = "serial0", .spec = "unix:/x", .open = true};
@@ -133,6 +140,50 @@ static inline void fake_save_info(void *opaque, struct control_save *info)
                                   .pause_ns = 3000};
 }
 
+static inline bool fake_disks_change(void *opaque, const struct control_disk_change *c, unsigned count,
+                                     struct error **err)
+{
+    static const char *const names[] = {"add", "remove", "clear", "backup"};
+    for (unsigned i = 0; i < count; i++) {
+        fake_note(opaque, names[c[i].action]);
+        fake_note(opaque, c[i].device);
+        fake_note(opaque, c[i].bitmap ? c[i].bitmap : "-");
+        fake_note(opaque, c[i].target ? c[i].target : "");
+        fake_note(opaque, c[i].keep ? " kept " : " ");
+    }
+    if (((struct fake_machine *)opaque)->refuse)
+        error_set(err, EBUSY, "refused");
+    return !((struct fake_machine *)opaque)->refuse;
+}
+
+static inline bool fake_job_info(void *opaque, unsigned index, struct control_job *info)
+{
+    *info =
+        (struct control_job){.id = "j", .error = "full", .done = 1, .total = 2, .speed = 3, .ended = true};
+    return index == 0;
+}
+
+static inline bool fake_job_cancel(void *opaque, const char *id, struct error **err)
+{
+    fake_note(opaque, "job-cancel ");
+    fake_note(opaque, id);
+    return true;
+}
+
+static inline bool fake_job_dismiss(void *opaque, const char *id, struct error **err)
+{
+    fake_note(opaque, "job-dismiss ");
+    fake_note(opaque, id);
+    return true;
+}
+
+static inline bool fake_job_set_speed(void *opaque, const char *id, uint64_t speed, struct error **err)
+{
+    fake_note(opaque, speed == 7 ? "job-speed 7 " : "job-speed ");
+    fake_note(opaque, id);
+    return true;
+}
+
 static const struct control_ops fake_ops = {
     .status = fake_status,
     .running = fake_running,
@@ -146,10 +197,16 @@ static const struct control_ops fake_ops = {
     .engine_name = fake_engine_name,
     .cpu_stats = fake_cpu_stats,
     .block_info = fake_block_info,
+    .bitmap_info = fake_bitmap_info,
     .chardev_info = fake_chardev_info,
     .save = fake_save,
     .save_cancel = fake_save_cancel,
     .save_info = fake_save_info,
+    .disks_change = fake_disks_change,
+    .job_info = fake_job_info,
+    .job_cancel = fake_job_cancel,
+    .job_dismiss = fake_job_dismiss,
+    .job_set_speed = fake_job_set_speed,
 };
 
 #endif

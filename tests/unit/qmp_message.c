@@ -160,6 +160,69 @@ static void saving(void **state)
            "\"status\": \"failed\", \"total\": 7}");
 }
 
+static void disks(void **state)
+{
+    struct fake_machine fake = {.running = true};
+    bool negotiated = true;
+    static const char *const requests[] = {
+        "{\"execute\": \"block-dirty-bitmap-remove\", \"arguments\": {\"node\": \"d\", \"name\": \"b\"}}",
+        "{\"execute\": \"block-dirty-bitmap-clear\", \"arguments\": {\"node\": \"d\", \"name\": \"b\"}}",
+        "{\"execute\": \"transaction\", \"arguments\": {\"actions\": [{\"type\": \"block-dirty-bitmap-add\", "
+        "\"data\": {\"node\": \"d\", \"name\": \"b\", \"persistent\": true}}, {\"type\": \"drive-backup\", "
+        "\"data\": {\"device\": \"d\", \"target\": \"/t\", \"sync\": \"bitmap\", \"bitmap\": \"a\", "
+        "\"bitmap-mode\": \"never\", \"mode\": \"existing\", \"auto-dismiss\": false}}]}}",
+        "{\"execute\": \"block-job-cancel\", \"arguments\": {\"device\": \"j\"}}",
+        "{\"execute\": \"block-job-dismiss\", \"arguments\": {\"id\": \"j\"}}",
+        "{\"execute\": \"block-job-set-speed\", \"arguments\": {\"device\": \"j\", \"speed\": 7}}",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+        json_t *answer = qmp_answer(&fake_ops, &fake, requests[i], strlen(requests[i]), &negotiated);
+        assert_non_null(json_object_get(answer, "return"));
+        json_decref(answer);
+    }
+    assert_string_equal(fake.calls,
+                        "removedb cleardb adddb backupda/t kept job-cancel jjob-dismiss jjob-speed 7 j");
+    expect(true, "{\"execute\": \"query-block-jobs\"}", "\"error\": \"full\"");
+    expect(true, "{\"execute\": \"query-block-jobs\"}", "\"status\": \"concluded\"");
+    expect(
+        true, "{\"execute\": \"query-block\"}",
+        "\"dirty-bitmaps\": [{\"busy\": false, \"count\": 131072, \"granularity\": 65536, \"name\": \"b0\", "
+        "\"persistent\": true, \"recording\": true}]");
+}
+
+static void wrong_disks(void **state)
+{
+#define BACKUP "{\"execute\": \"drive-backup\", \"arguments\": {\"device\": \"d\", "
+    expect(true,
+           "{\"execute\": \"block-dirty-bitmap-add\", \"arguments\": {\"node\": \"d\", \"name\": \"b\"}}",
+           "all bitmaps are persistent");
+    expect(true,
+           "{\"execute\": \"block-dirty-bitmap-remove\", \"arguments\": {\"node\": 1, \"name\": \"b\"}}",
+           "'node' and 'name' are wanted");
+    expect(true, BACKUP "\"target\": \"t\", \"sync\": \"full\", \"mode\": \"existing\"}}",
+           "an absolute file name");
+    expect(true, BACKUP "\"target\": \"/t\", \"sync\": \"top\", \"mode\": \"existing\"}}",
+           "'sync' is wanted");
+    expect(true, BACKUP "\"target\": \"/t\", \"sync\": \"bitmap\", \"mode\": \"existing\"}}",
+           "only with that");
+    expect(true, BACKUP "\"target\": \"/t\", \"sync\": \"full\", \"bitmap\": \"b\", \"mode\": \"existing\"}}",
+           "only with that");
+    expect(true, BACKUP "\"target\": \"/t\", \"sync\": \"full\"}}", "the target is an image that exists");
+    expect(true,
+           BACKUP "\"target\": \"/t\", \"sync\": \"full\", \"mode\": \"existing\", \"format\": \"raw\"}}",
+           "the target is an image that exists");
+    expect(true, BACKUP "\"target\": \"/t\", \"sync\": \"full\", \"mode\": \"existing\", \"speed\": -1}}",
+           "'speed' is negative");
+    expect(true, "{\"execute\": \"transaction\"}", "'actions' is no list");
+    expect(true, "{\"execute\": \"transaction\", \"arguments\": {\"actions\": [1]}}", "a 'type' and 'data'");
+    expect(true,
+           "{\"execute\": \"transaction\", \"arguments\": {\"actions\": [{\"type\": \"x\", \"data\": {}}]}}",
+           "there is no action 'x'");
+    expect(true, "{\"execute\": \"block-job-cancel\"}", "'device' is wanted");
+    expect(true, "{\"execute\": \"block-job-set-speed\", \"arguments\": {\"device\": \"j\"}}",
+           "'speed' is wanted");
+}
+
 static void power(void **state)
 {
     struct fake_machine fake = {.running = true};
@@ -186,7 +249,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scan_finds_ends), cmocka_unit_test(errors),  cmocka_unit_test(negotiation),
         cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(statistics),
-        cmocka_unit_test(saving),          cmocka_unit_test(power),
+        cmocka_unit_test(saving),          cmocka_unit_test(disks),   cmocka_unit_test(wrong_disks),
+        cmocka_unit_test(power),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,7 @@ static void defaults(void **state)
     assert_null(c.engine);
     assert_null(c.control);
     assert_int_equal(c.ready_fd, -1);
-    assert_false(c.no_reboot);
+    assert_false(c.no_reboot || c.paused);
     options_free(&c);
 }
 
@@ -60,7 +60,7 @@ static void everything_at_once(void **state)
               "--name web-1 --engine bt,native=off,jitdump=/j --trace t --cpu v3 --cpus=4 "
               "--memory 1G --kernel a "
               "--initrd b --module m_x=1 "
-              "--module n --cmdline console=ttyS0_quiet --no-reboot --serial-log l --agent unix:a "
+              "--module n --cmdline console=ttyS0_quiet --no-reboot --paused --serial-log l --agent unix:a "
               "--uuid 01234567-89ab-4cde-8f01-23456789abcd",
               &err),
         OPTIONS_RUN);
@@ -76,7 +76,7 @@ static void everything_at_once(void **state)
     assert_int_equal(c.module_count, 2);
     assert_string_equal(c.module[0], "m x=1");
     assert_string_equal(c.cmdline, "console=ttyS0 quiet");
-    assert_true(c.no_reboot);
+    assert_true(c.no_reboot && c.paused);
     assert_string_equal(c.serial_log, "l");
     assert_string_equal(c.agent, "unix:a");
     assert_int_equal(c.uuid[0], 0x01);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* query-block (QEMU qapi/block-core.json, BlockInfo). */
+#include "block/block.h"
 #include "vmm/qmp.h"
 
 static json_t *image_of(const struct control_block *b)
@@ -32,16 +33,38 @@ static json_t *inserted_of(const struct control_block *b)
     return o;
 }
 
+static json_t *bitmaps_of(struct qmp_call *call, unsigned disk)
+{
+    json_t *list = json_array();
+    struct block_bitmap m;
+
+    for (unsigned i = 0; call->ops->bitmap_info(call->opaque, disk, i, &m); i++) {
+        json_t *o = json_pack("{s:s, s:I, s:I, s:b, s:b, s:b}", "name", m.name, "granularity",
+                              (json_int_t)m.granularity, "count", (json_int_t)m.dirty, "recording",
+                              m.recording, "busy", false, "persistent", true);
+        if (o && m.inconsistent)
+            json_object_set_new(o, "inconsistent", json_true());
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 static json_t *query_block(struct qmp_call *call, struct error **err)
 {
     json_t *list = json_array();
     struct control_block b;
 
-    for (unsigned i = 0; call->ops->block_info(call->opaque, i, &b); i++)
+    for (unsigned i = 0; call->ops->block_info(call->opaque, i, &b); i++) {
+        json_t *inserted = inserted_of(&b);
+        json_t *bitmaps = bitmaps_of(call, i);
+        if (json_array_size(bitmaps))
+            json_object_set(inserted, "dirty-bitmaps", bitmaps);
+        json_decref(bitmaps);
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:b, s:b, s:s, s:s, s:o}", "device", b.id, "qdev", b.id,
                                         "locked", false, "removable", false, "type", "unknown", "io-status",
-                                        b.corrupt ? "failed" : "ok", "inserted", inserted_of(&b)));
+                                        b.corrupt ? "failed" : "ok", "inserted", inserted));
+    }
     return list;
 }
 
