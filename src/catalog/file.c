@@ -154,6 +154,23 @@ char *catalog_read_text(const char *path, size_t most, struct error **err)
     return steal_ptr(&text);
 }
 
+bool catalog_copy(const char *from, const char *to, struct error **err)
+{
+    char block[65536];
+    ssize_t n = 0;
+    cleanup(fd) int in = open(from, O_RDONLY | O_CLOEXEC);
+    if (in < 0)
+        return error_set_errno(err, errno, "open '%s'", from), false;
+    cleanup(file) FILE *out = fopen(to, "we");
+    while (out && (n = read(in, block, sizeof(block))) > 0 && fwrite(block, 1, (size_t)n, out) == (size_t)n)
+        continue;
+    if (n < 0)
+        return error_set_errno(err, errno, "read '%s'", from), false;
+    if (!out || n > 0 || fflush(out) != 0)
+        return error_set_errno(err, errno, "write '%s'", to), false;
+    return true;
+}
+
 bool catalog_write_json(const char *path, const json_t *value, struct error **err)
 {
     cleanup(mem) char *draft = catalog_format("%s.new", path);

@@ -34,6 +34,9 @@ char *catalog_absolute(const char *path, struct error **err);
 /* A whole file, which must be text of at most `most` bytes. The code of *err is EINVAL when it is not. */
 char *catalog_read_text(const char *path, size_t most, struct error **err);
 
+/* Copies a file's contents to a new one or in place of an old one's. */
+bool catalog_copy(const char *from, const char *to, struct error **err);
+
 /* Writes JSON to `path` in place of what is there, by one rename, so that there is never half of it. One
  * writer at a time. */
 bool catalog_write_json(const char *path, const json_t *value, struct error **err);

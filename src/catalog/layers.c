@@ -139,7 +139,7 @@ bool layers_load(struct database *db, const struct machine *m, struct layers *l,
 {
     *l = (struct layers){.m = m};
     bool ok = snapshot_list(db, m, &l->snapshots, err);
-    bool disk = json_object_get(m->config, "image") != NULL;
+    bool disk = machine_has_disk(m->config);
     ok = ok && (!disk || add_chain(m, m->disk, &l->current, err));
     for (size_t i = 0; ok && disk && i < l->snapshots.n; i++)
         ok = add_chain(m, l->snapshots.v[i].disk, &l->frozen, err);

@@ -150,6 +150,11 @@ void machine_list_free(struct machine *machines, size_t count)
     free(machines);
 }
 
+bool machine_has_disk(const json_t *config)
+{
+    return json_object_get(config, "image") || json_is_true(json_object_get(config, "disk"));
+}
+
 char *machine_disk(const struct machine *m)
 {
     return catalog_format("%s/%s", m->dir, m->disk);
@@ -239,13 +244,47 @@ bool machine_draft(const char *name, const json_t *config, struct machine *m, st
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
                     const struct seed *seed, struct machine *m, struct error **err)
 {
-    struct machine new = {0};
-    if (machine_draft(name, config, &new, err) && make(db, &new, image, seed, err)) {
+    struct machine new;
+    if (!machine_draft(name, config, &new, err))
+        return false;
+    if (make(db, &new, image, seed, err)) {
         *m = new;
         return true;
     }
     machine_release(&new);
     return false;
+}
+
+/* Nobody sweeps while a transaction is open, and a locked folder not at all. */
+static bool make_locked_folder(struct database *db, struct machine *m, int *lock, struct error **err)
+{
+    if (!database_begin(db, err))
+        return false;
+    bool ok = mkdir(m->dir, 0700) == 0;
+    if (!ok)
+        error_set_errno(err, errno, "make folder '%s'", m->dir);
+    *lock = ok ? machine_lock(m, err) : -1;
+    database_rollback(db);
+    return *lock >= 0;
+}
+
+bool machine_prepare(struct database *db, const char *name, const json_t *config, struct machine *m,
+                     int *lock, struct error **err)
+{
+    *lock = -1;
+    if (!machine_draft(name, config, m, err))
+        return false;
+    if (make_locked_folder(db, m, lock, err))
+        return true;
+    machine_release(m);
+    return false;
+}
+
+void machine_abandon(struct machine *m, int *lock)
+{
+    catalog_remove_tree(m->dir, NULL);
+    fd_cleanup(lock);
+    *lock = -1;
 }
 
 bool machine_update(struct database *db, const struct machine *m, struct error **err)

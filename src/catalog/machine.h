@@ -55,6 +55,15 @@ bool machine_create(struct database *db, const char *name, const json_t *config,
 bool machine_draft(const char *name, const json_t *config, struct machine *m, struct error **err);
 bool machine_insert(struct database *db, const struct machine *m, struct error **err);
 
+/*
+ * machine_create in two steps, for whoever makes the disk himself: a machine that only has its folder and,
+ * with *lock, its lock; the caller fills both folder and m->config, then has it entered. What is not entered
+ * is removed by machine_abandon, or, of a command that was killed, by machine_sweep.
+ */
+bool machine_prepare(struct database *db, const char *name, const json_t *config, struct machine *m,
+                     int *lock, struct error **err);
+void machine_abandon(struct machine *m, int *lock);
+
 /* A configuration as the catalogue has it; owned by the caller. NULL and *err when it has not the form. */
 char *machine_config_text(const json_t *config, struct error **err);
 
@@ -67,6 +76,8 @@ bool machine_remove(struct database *db, const struct machine *m, struct error *
 /* Removes folders that belong to no machine. What cannot be removed stays, with a warning in the log. */
 void machine_sweep(struct database *db);
 
+/* Whether a machine of that configuration has a disk of its own: one with an image, or that was restored. */
+bool machine_has_disk(const json_t *config);
 /* The machine's disk on its image, by the layer that is written to; a path that the caller owns. */
 char *machine_disk(const struct machine *m);
 /* The volume of its seed, if it has one; a path that the caller owns. */

@@ -56,20 +56,8 @@ static bool look_at_disk(const char *file, const char *said, char **format, stru
 
 static bool copy_file(const char *from, const struct image_draft *draft, const char *name, struct error **err)
 {
-    char block[65536];
-    ssize_t n = 0;
     cleanup(mem) char *to = catalog_format("%s/%s", draft->dir, name);
-    cleanup(fd) int in = open(from, O_RDONLY | O_CLOEXEC);
-    if (in < 0)
-        return error_set_errno(err, errno, "open '%s'", from), false;
-    cleanup(file) FILE *out = fopen(to, "we");
-    while (out && (n = read(in, block, sizeof(block))) > 0 && fwrite(block, 1, (size_t)n, out) == (size_t)n)
-        continue;
-    if (n < 0)
-        return error_set_errno(err, errno, "read '%s'", from), false;
-    if (!out || n > 0 || fflush(out) != 0)
-        return error_set_errno(err, errno, "write '%s'", to), false;
-    return true;
+    return catalog_copy(from, to, err);
 }
 
 static bool write_line(const struct image_draft *draft, const char *name, const char *text,

@@ -67,12 +67,12 @@ static void add_disk(const char *file, const char *format, bool readonly, struct
     words_option(w, "disk", value);
 }
 
-static void add_disks(const struct machine *m, struct words *w)
+void machine_disk_words(const struct machine *m, struct words *w)
 {
     size_t i;
     json_t *disk;
     cleanup(mem) char *own = machine_disk(m);
-    if (json_object_get(m->config, "image"))
+    if (machine_has_disk(m->config))
         add_disk(own, "qcow2", false, w);
     json_array_foreach(json_object_get(m->config, "disks"), i, disk)
     {
@@ -98,22 +98,28 @@ static void add_nets(const struct machine *m, struct words *w)
         words_option(w, "net", "none");
 }
 
-/* What it boots, each part its own or the image's (NULL: it has none). */
+struct machine_boot machine_boot(const struct machine *m, const struct image *image)
+{
+    struct machine_boot b = {.kernel = text_of(m->config, "kernel"),
+                             .initrd = text_of(m->config, "initrd"),
+                             .cmdline = text_of(m->config, "cmdline")};
+    if (image && !b.kernel) {
+        b.kernel = image->kernel;
+        b.initrd = b.initrd ? b.initrd : image->initrd;
+    }
+    if (image && !b.cmdline)
+        b.cmdline = image->cmdline;
+    return b;
+}
+
 static void add_boot(const struct machine *m, const struct image *image, struct words *w)
 {
-    const char *kernel = text_of(m->config, "kernel"), *initrd = text_of(m->config, "initrd"),
-               *cmdline = text_of(m->config, "cmdline");
-    if (image && !kernel) {
-        kernel = image->kernel;
-        initrd = initrd ? initrd : image->initrd;
-    }
-    if (image && !cmdline)
-        cmdline = image->cmdline;
-    words_option(w, "kernel", kernel);
-    if (initrd)
-        words_option(w, "initrd", initrd);
-    if (cmdline)
-        words_option(w, "cmdline", cmdline);
+    struct machine_boot b = machine_boot(m, image);
+    words_option(w, "kernel", b.kernel);
+    if (b.initrd)
+        words_option(w, "initrd", b.initrd);
+    if (b.cmdline)
+        words_option(w, "cmdline", b.cmdline);
     add_list(json_object_get(m->config, "modules"), "module", w);
 }
 
@@ -174,7 +180,7 @@ bool machine_words(const struct machine *m, struct words *w, struct error **err)
         add_resume_words(m, w);
     else
         add_boot_words(m, &image, w);
-    add_disks(m, w);
+    machine_disk_words(m, w);
     image_release(&image);
     return true;
 }

@@ -19,6 +19,15 @@ bool machine_has_own_agent(const struct machine *m);
  * a ruined disk. `image` is filled on success only, and left as it is when the machine has none. */
 bool machine_image(const struct machine *m, struct image *image, struct error **err);
 
+/* What it boots, its own or the image's (NULL: it has none), borrowed from both; NULL: there is none. */
+struct machine_boot {
+    const char *kernel, *initrd, *cmdline;
+};
+struct machine_boot machine_boot(const struct machine *m, const struct image *image);
+
+/* Its disks alone. */
+void machine_disk_words(const struct machine *m, struct words *w);
+
 /* All that the configuration has, or what a machine has that goes on from its snapshot's memory, and the
  * machine's name and UUID. Reads its image, which must be the one that the machine's disk stands on; false
  * and *err otherwise. */

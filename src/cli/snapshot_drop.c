@@ -61,7 +61,7 @@ static bool check(const struct visit *v, const struct snapshot *s, struct error 
 {
     const char *above;
     bool at_it = v->m.snapshot && strcmp(v->m.snapshot, s->id) == 0;
-    unsigned count = json_object_get(s->config, "image") ? layers_above(&v->layers, s->disk, &above) : 0;
+    unsigned count = machine_has_disk(s->config) ? layers_above(&v->layers, s->disk, &above) : 0;
     if (count > 1)
         error_set(err, EBUSY, "%u later states of the machine stand on it", count);
     else if (v->m.resume && at_it)

@@ -25,7 +25,7 @@ static bool check(const struct visit *v, const struct snapshot *s, bool resume, 
 
 static bool go_back(struct visit *v, const struct snapshot *s, bool resume, struct error **err)
 {
-    bool disk = json_object_get(s->config, "image") != NULL;
+    bool disk = machine_has_disk(s->config);
     cleanup(mem) char *layer = disk ? layers_new(&v->m, s->disk, err) : strdup(s->disk);
     if (!layer)
         return false;

@@ -28,7 +28,7 @@ static uint64_t bytes_of(const char *path)
 static uint64_t disk_bytes(const struct machine *m, const struct snapshot *s)
 {
     cleanup(mem) char *path = layer_path(m, s->disk);
-    return json_object_get(s->config, "image") ? bytes_of(path) : 0;
+    return machine_has_disk(s->config) ? bytes_of(path) : 0;
 }
 
 static uint64_t memory_bytes(const struct machine *m, const struct snapshot *s)

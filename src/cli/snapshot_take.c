@@ -74,7 +74,7 @@ static bool take_stopped(struct visit *v, struct snapshot *s, struct error **err
     if (!layers_drop_untouched(v->db, &v->m, err))
         return false;
     s->disk = catalog_format("%s", v->m.disk);
-    if (!json_object_get(v->m.config, "image"))
+    if (!machine_has_disk(v->m.config))
         return snapshot_add(v->db, &v->m, s, v->m.disk, err);
     cleanup(mem) char *layer = freeze_stopped(v, err);
     return layer && snapshot_add(v->db, &v->m, s, layer, err);
@@ -149,7 +149,7 @@ static bool save(struct visit *v, struct control *c, const char *what, struct sn
 {
     if (!check_idle(c, err) || !make_folder(&v->m, s, err))
         return false;
-    bool disk = json_object_get(v->m.config, "image") != NULL;
+    bool disk = machine_has_disk(v->m.config);
     json_t *overlays = disk ? give_layer(v, c, s, err) : json_array();
     if (!disk)
         s->disk = catalog_format("%s", v->m.disk);

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Plans of backups: see backup_plan.h. A bitmap is named after the backup since which it records. So whatever
+ * became of commands in between, the one of the manifest's last backup is the right one, if it is there.
+ */
+#include "cli/backup_plan.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "catalog/file.h"
+
+static char *bitmap_name(const struct backup_folder *f, json_int_t number)
+{
+    return catalog_format("ruche-%s-%lld", backup_chain(f), (long long)number);
+}
+
+static const char *text_at(const json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+static const json_t *find_bitmap(const json_t *inserted, const char *name)
+{
+    json_t *bitmap;
+    size_t i;
+    json_array_foreach(json_object_get(inserted, "dirty-bitmaps"), i, bitmap)
+    {
+        if (strcmp(text_at(bitmap, "name"), name) == 0)
+            return bitmap;
+    }
+    return NULL;
+}
+
+/* Why only what has changed cannot be copied; NULL: it can. */
+static const char *obstacle(const struct backup_folder *f, const json_t *inserted, const json_t *last,
+                            const json_t *before, const char *bitmap)
+{
+    const json_t *b = find_bitmap(inserted, bitmap);
+    if (!last)
+        return "";
+    if (!before)
+        return "the last backup does not have it";
+    if (strcmp(text_at(inserted, "drv"), "qcow2") != 0)
+        return "nothing notes what changes on a raw disk";
+    if (!b)
+        return "what has changed since the last backup is not known, as after going back to a snapshot";
+    if (json_is_true(json_object_get(b, "inconsistent")) || !json_is_true(json_object_get(b, "recording")))
+        return "what has changed since the last backup is not known, as the machine was killed";
+    return backup_check_file(f, before, false, NULL) ? NULL : "the last backup's file is missing or damaged";
+}
+
+static void choose_base(const struct backup_folder *f, const json_t *inserted, bool full,
+                        struct backup_plan *p, struct disk_plan *d)
+{
+    const json_t *last = backup_last(f);
+    json_t *before = last ? backup_file(last, d->role) : NULL;
+    json_int_t number = json_integer_value(json_object_get(last, "number"));
+    cleanup(mem) char *bitmap = bitmap_name(f, number);
+    const char *why = full ? "" : obstacle(f, inserted, last, before, bitmap);
+    if (!why) {
+        d->before = steal_ptr(&bitmap);
+        d->backing = text_at(before, "name");
+        p->incremental = true;
+    } else if (*why && !*p->why) {
+        snprintf(p->why, sizeof(p->why), "%s: %s", d->role, why);
+    }
+}
+
+/* A bitmap that records from about now on; it is cleared at the very instant. */
+static bool add_bitmap(const struct backup_folder *f, struct backup_source *s, json_int_t number,
+                       struct disk_plan *d)
+{
+    d->after = bitmap_name(f, number);
+    json_t *done = control_call(
+        s->control, "block-dirty-bitmap-add",
+        json_pack("{s:s, s:s, s:b}", "node", d->device, "name", d->after, "persistent", true), NULL);
+    json_decref(done);
+    if (done)
+        return true;
+    free(d->after);
+    d->after = NULL;
+    return false;
+}
+
+static void plan_disk(const struct backup_folder *f, struct backup_source *s, const json_t *entry,
+                      size_t index, bool full, struct backup_plan *p)
+{
+    const json_t *inserted = json_object_get(entry, "inserted");
+    struct disk_plan *d = &p->disk[p->count++];
+    *d = (struct disk_plan){.device = catalog_format("%s", text_at(entry, "device")),
+                            .role = catalog_format("disk%zu", index),
+                            .name = catalog_format("%lld-disk%zu.qcow2", (long long)p->number, index),
+                            .part = catalog_format("%lld-disk%zu.qcow2.part", (long long)p->number, index),
+                            .size = (uint64_t)json_integer_value(
+                                json_object_get(json_object_get(inserted, "image"), "virtual-size"))};
+    choose_base(f, inserted, full, p, d);
+    if (strcmp(text_at(inserted, "drv"), "qcow2") == 0)
+        add_bitmap(f, s, p->number, d);
+}
+
+static bool check_devices(const struct machine *m, struct error **err)
+{
+    json_t *item;
+    size_t i;
+    json_array_foreach(json_object_get(m->config, "devices"), i, item)
+    {
+        const char *device = json_string_value(item);
+        if (strncmp(device, "virtio-blk", strlen("virtio-blk")) == 0)
+            return error_set(err, ENOTSUP, "its device '%s' is not a disk of Ruche's", device), false;
+    }
+    return true;
+}
+
+/* The list of query-block, each entry of which has what is looked at. */
+static json_t *query_disks(struct backup_source *s, struct error **err)
+{
+    json_t *list = control_call(s->control, "query-block", NULL, err), *entry;
+    size_t i;
+    json_array_foreach(list, i, entry)
+    {
+        const json_t *inserted = json_object_get(entry, "inserted");
+        if (text_at(entry, "device") && text_at(inserted, "drv"))
+            continue;
+        json_decref(list);
+        return error_set(err, EPROTO, "the machine's answer is not understood"), NULL;
+    }
+    return list;
+}
+
+bool backup_plan_make(const struct backup_folder *f, struct backup_source *s, bool full,
+                      struct backup_plan *p, struct error **err)
+{
+    *p = (struct backup_plan){.number = json_integer_value(json_object_get(f->content, "next"))};
+    json_t *list = check_devices(s->m, err) ? query_disks(s, err) : NULL, *entry;
+    size_t i;
+    p->disk = list ? calloc(json_array_size(list) + 1, sizeof(*p->disk)) : NULL;
+    if (list && !p->disk)
+        error_set_errno(err, ENOMEM, "look at its disks");
+    json_array_foreach(p->disk ? list : NULL, i, entry)
+    {
+        if (!json_is_true(json_object_get(json_object_get(entry, "inserted"), "ro")))
+            plan_disk(f, s, entry, i, full, p);
+    }
+    json_decref(list);
+    if (p->disk && !p->count)
+        error_set(err, EINVAL, "it has no disk that it writes to");
+    return p->count > 0;
+}
+
+void backup_plan_free(struct backup_plan *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        struct disk_plan *d = &p->disk[i];
+        char *const texts[] = {d->device, d->role, d->name, d->part, d->before, d->after};
+        for (size_t k = 0; k < sizeof(texts) / sizeof(texts[0]); k++)
+            free(texts[k]);
+    }
+    free(p->disk);
+    *p = (struct backup_plan){0};
+}
+
+/* Those of one disk. */
+static bool tidy_disk(struct backup_source *s, const json_t *entry, const char *prefix, const char *keep,
+                      struct error **err)
+{
+    json_t *bitmap;
+    size_t i;
+    json_array_foreach(json_object_get(json_object_get(entry, "inserted"), "dirty-bitmaps"), i, bitmap)
+    {
+        const char *name = text_at(bitmap, "name");
+        if (strncmp(name, prefix, strlen(prefix)) != 0 || strcmp(name, keep) == 0)
+            continue;
+        json_t *done =
+            control_call(s->control, "block-dirty-bitmap-remove",
+                         json_pack("{s:s, s:s}", "node", text_at(entry, "device"), "name", name), err);
+        json_decref(done);
+        if (!done)
+            return false;
+    }
+    return true;
+}
+
+bool backup_plan_tidy(const struct backup_folder *f, struct backup_source *s, json_int_t keep,
+                      struct error **err)
+{
+    cleanup(mem) char *prefix = catalog_format("ruche-%s-", backup_chain(f));
+    cleanup(mem) char *kept = bitmap_name(f, keep);
+    json_t *list = query_disks(s, err), *entry;
+    bool ok = list != NULL;
+    size_t i;
+    json_array_foreach(list, i, entry)
+    {
+        ok = ok && tidy_disk(s, entry, prefix, kept, err);
+    }
+    json_decref(list);
+    return ok;
+}

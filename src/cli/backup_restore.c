@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Restoring: a new machine whose folder has all that the backup holds, so that it needs neither the backup
+ * nor the image any more. It is entered in the catalogue once it is complete.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "catalog/backup.h"
+#include "catalog/file.h"
+#include "catalog/overlay.h"
+#include "cli/backups.h"
+#include "cli/machines.h"
+#include "cli/progress.h"
+#include "cli/qemu_img.h"
+
+static const char *text_at(const json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+/* A file is as it was, and so is all that it stands on, which is what the manifest says. */
+static bool check_chain(const struct backup_folder *f, const json_t *file, struct error **err)
+{
+    while (file) {
+        const char *backing = text_at(file, "backing");
+        cleanup(mem) char *path = backup_path(f, text_at(file, "name"));
+        struct error *why = NULL;
+        if (!backup_check_file(f, file, true, err))
+            return false;
+        if (strncmp(text_at(file, "role"), "disk", 4) != 0)
+            return true;
+        cleanup(mem) char *base = overlay_base(path, &why);
+        if (why)
+            return error_prefix(err, why, "look at a disk"), false;
+        const json_t *below = backing ? backup_file_named(f, backing) : NULL;
+        if (!backing != !base || (backing && (strcmp(backing, base) != 0 || !below || below == file)))
+            return error_set(err, EBADMSG, "'%s' does not stand on what the manifest says", path), false;
+        file = below;
+    }
+    return true;
+}
+
+static bool check_files(const struct backup_folder *f, const json_t *backup, struct error **err)
+{
+    json_t *file;
+    size_t i;
+    json_array_foreach(json_object_get(backup, "files"), i, file)
+    {
+        if (!check_chain(f, file, err))
+            return false;
+    }
+    return true;
+}
+
+/* A disk with all that it stands on becomes one file. */
+static bool copy_disk(const struct backup_folder *f, const json_t *file, const char *to, struct error **err)
+{
+    cleanup(mem) char *from = backup_path(f, text_at(file, "name"));
+    const char *const words[] = {"qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", from, to, NULL};
+    return qemu_img(words, NULL, 0, err) && catalog_sync(to, err);
+}
+
+/* Disks that had been given to the machine are its own now. */
+static bool copy_disks(const struct backup_folder *f, const json_t *backup, struct machine *m,
+                       struct error **err)
+{
+    bool own = machine_has_disk(json_object_get(backup, "config"));
+    json_t *disk;
+    size_t i;
+    cleanup(mem) char *first = machine_disk(m);
+    const json_t *file = own ? backup_file(backup, "disk0") : NULL;
+    if (own && !file)
+        return error_set(err, EBADMSG, "the backup does not have the machine's disk"), false;
+    if (own && !copy_disk(f, file, first, err))
+        return false;
+    json_array_foreach(json_object_get(m->config, "disks"), i, disk)
+    {
+        cleanup(mem) char *role = catalog_format("disk%zu", i + own);
+        cleanup(mem) char *to = catalog_format("%s/given-%zu.qcow2", m->dir, i);
+        file = backup_file(backup, role);
+        if (!file)
+            continue; /* only read, so it was not copied */
+        if (!copy_disk(f, file, to, err))
+            return false;
+        json_object_set_new(disk, "file", json_string(to));
+        json_object_set_new(disk, "format", json_string("qcow2"));
+    }
+    return true;
+}
+
+/* A file that is taken over as it is; `key` of the configuration names it then (NULL: none does). */
+static bool copy_small(const struct backup_folder *f, const json_t *backup, const char *role, const char *to,
+                       const char *key, struct machine *m, struct error **err)
+{
+    const json_t *file = backup_file(backup, role);
+    if (!file)
+        return true;
+    cleanup(mem) char *from = backup_path(f, text_at(file, "name"));
+    if (!catalog_copy(from, to, err) || !catalog_sync(to, err))
+        return false;
+    if (key)
+        json_object_set_new(m->config, key, json_string(to));
+    return true;
+}
+
+static bool fill(const struct backup_folder *f, const json_t *backup, struct machine *m, struct error **err)
+{
+    cleanup(mem) char *kernel = catalog_format("%s/kernel", m->dir);
+    cleanup(mem) char *initrd = catalog_format("%s/initrd", m->dir);
+    cleanup(mem) char *seed = machine_seed(m);
+    if (!copy_disks(f, backup, m, err) || !copy_small(f, backup, "kernel", kernel, "kernel", m, err) ||
+        !copy_small(f, backup, "initrd", initrd, "initrd", m, err) ||
+        !copy_small(f, backup, "seed", seed, NULL, m, err))
+        return false;
+    if (machine_has_disk(m->config))
+        json_object_set_new(m->config, "disk", json_true());
+    json_object_del(m->config, "image");
+    return catalog_sync(m->dir, err);
+}
+
+static bool name_is_free(struct database *db, const char *name, struct error **err)
+{
+    cleanup(machine) struct machine other = {0};
+    if (!machine_find(db, name, &other, NULL) || strcmp(other.name, name) != 0)
+        return true;
+    return error_set(err, EEXIST, "there is a machine '%s' (--name gives it another name)", name), false;
+}
+
+bool backup_restore(const char *dir, const char *number, const char *name, struct error **err)
+{
+    cleanup(backup_folder) struct backup_folder f;
+    cleanup(machine) struct machine m = {0};
+    cleanup(fd) int lock = -1;
+    struct progress progress;
+    const json_t *backup = backup_open(dir, false, &f, err) ? backup_numbered(&f, number, err) : NULL;
+    cleanup(database) struct database *db = backup ? machines_open(err) : NULL;
+    if (!db)
+        return false;
+    if (!name)
+        name = text_at(f.content, "machine");
+    if (!name_is_free(db, name, err))
+        return false;
+    progress_start(&progress, "restore");
+    bool ok = check_files(&f, backup, err) &&
+              machine_prepare(db, name, json_object_get(backup, "config"), &m, &lock, err);
+    if (ok && (!fill(&f, backup, &m, err) || !machine_insert(db, &m, err))) {
+        machine_abandon(&m, &lock);
+        ok = false;
+    }
+    progress_end(&progress, ok);
+    return ok;
+}
