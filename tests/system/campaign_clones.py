@@ -25,7 +25,7 @@ class Killed(Tiny):
     def setUp(self):
         super().setUp()
         self.rng = random.Random(SEED)
-        self.typical = {}
+        self.typical = dict.fromkeys(KINDS, 0.3)  # seconds that a command takes, at first a guess
         self.killed = 0
         self.create("web", "--cmdline", "console=ttyS0 quiet panic=-1 writes")
 
@@ -94,17 +94,16 @@ class Killed(Tiny):
         begin = time.monotonic()
         p = subprocess.Popen([RUCHE, "clone", *KINDS[kind], "web", *names], env=self.env, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)
-        if kind in self.typical:
-            time.sleep(self.rng.uniform(0, self.typical[kind] * 1.1))
-            command, machine = self.rng.choice([(True, False), (False, True), (True, True)])
-            victims = [self.rng.choice(self.processes() or [0])] if machine else []
-            if command:
-                p.kill()
-            for pid in filter(None, victims):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        time.sleep(self.rng.uniform(0, self.typical[kind] * 1.1))
+        command, machine = self.rng.choice([(True, False), (False, True), (True, True)])
+        victims = self.processes() if machine else []
+        if command:
+            p.kill()
+        try:
+            if victims:
+                os.kill(self.rng.choice(victims), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         status = p.wait()
         if status == 0:
             self.typical[kind] = max(self.typical.get(kind, 0), time.monotonic() - begin)
@@ -162,7 +161,8 @@ class Killed(Tiny):
         self.assertEqual(self.query("PRAGMA integrity_check"), [("ok",)])
         self.ruche("ls", "-a")
         self.assertEqual(set(os.listdir(self.path("data/ruche/machines"))), set(self.machines().values()))
-        self.ruche("rm", "--force", *(name for name in self.machines() if name != "web"))
+        for name in set(self.machines()) - {"web"}:
+            self.ruche("rm", "--force", name)
         for _ in range(2):  # the first may find more than it may clear up
             self.ruche("snapshot", "create", "web")
         for layer in self.layers("web"):
