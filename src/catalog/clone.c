@@ -57,6 +57,34 @@ json_t *clone_config(const json_t *config, unsigned *forwards, struct error **er
     return copy;
 }
 
+char *clone_machine_id(const char *uuid)
+{
+    char *id = catalog_format("%s", uuid), *to = id;
+    for (const char *from = uuid; *from; from++)
+        if (*from != '-')
+            *to++ = *from;
+    *to = 0;
+    return id;
+}
+
+/* In place of the one that a clone has which is cloned. */
+void clone_set_machine_id(struct clone *c, const char *cmdline)
+{
+    static const char key[] = "systemd.machine_id=";
+    cleanup(mem) char *old = catalog_format("%s", cmdline);
+    cleanup(mem) char *id = clone_machine_id(c->m.uuid);
+    cleanup(mem) char *text = catalog_format("%s", "");
+    char *rest = old;
+    for (char *word; (word = strsep(&rest, " "));) {
+        if (strncmp(word, key, strlen(key)) == 0)
+            continue;
+        char *longer = catalog_format("%s%s ", text, word);
+        free(text);
+        text = longer;
+    }
+    json_object_set_new(c->m.config, "cmdline", json_sprintf("%s%s%s", text, key, id));
+}
+
 /* --- the folder --- */
 
 /* With a transaction open nobody looks for leftovers, so none finds it without its lock. */

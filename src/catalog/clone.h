@@ -26,6 +26,12 @@ struct clone {
  * lead to them, of which *forwards is the number. NULL and *err on failure. */
 json_t *clone_config(const json_t *config, unsigned *forwards, struct error **err);
 
+/* The UUID in the form of systemd's machine-id: without signs; owned by the caller. */
+char *clone_machine_id(const char *uuid);
+/* Has the guest's systemd take up that machine-id at its next boot, by the kernel's command line. `cmdline`
+ * is the one that the machine has. */
+void clone_set_machine_id(struct clone *c, const char *cmdline);
+
 /* A clone to be, with an empty folder. The code of *err is EEXIST when the name is taken. Once begun, also
  * without success, clone_let_go is due, and then machine_release. */
 bool clone_begin(struct database *db, const char *name, const json_t *config, struct clone *c,

@@ -11,7 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
-#include "catalog/file.h"
+#include "catalog/clone.h"
 #include "catalog/seed.h"
 #include "cli/agent.h"
 #include "cli/agent_command.h"
@@ -62,18 +62,6 @@ static void add_cards(struct words *w, const json_t *old_nets, const json_t *net
     }
 }
 
-/* A machine-id is a UUID without its signs. */
-static void add_machine_id(struct words *w, const char *uuid)
-{
-    cleanup(mem) char *id = catalog_format("%s", uuid);
-    char *to = id;
-    for (const char *from = uuid; *from; from++)
-        if (*from != '-')
-            *to++ = *from;
-    *to = 0;
-    words_add(w, id);
-}
-
 /* What the script has said, with commas for its line ends; control characters of the guest's are no affair of
  * our terminal. */
 static void list_failures(const struct agent_result *r, char *text, size_t size)
@@ -96,12 +84,13 @@ static bool run_script(struct agent *a, const struct machine *m, const json_t *o
     char failures[256];
     struct agent_result result;
     struct words w = {0};
+    cleanup(mem) char *id = clone_machine_id(m->uuid);
     if (getrandom(random, sizeof(random), 0) != sizeof(random))
         return error_set_errno(err, errno, "get random numbers"), false;
     const char *const begin[] = {"sh", "-c", script, "sh", seed_is_hostname(m->name) ? m->name : ""};
     for (size_t i = 0; i < ARRAY_SIZE(begin); i++)
         words_add(&w, begin[i]);
-    add_machine_id(&w, m->uuid);
+    words_add(&w, id);
     add_cards(&w, old_nets, json_object_get(m->config, "nets"));
     const struct agent_command c = {.words = (const char *const *)w.v,
                                     .input = random,

@@ -35,6 +35,7 @@ struct work {
     struct snapshot
         frozen;           /* the snapshot, or one that is in no catalogue; its disk is NULL: there is none */
     char *top;            /* the machine's new top; NULL: it stays */
+    char *cmdline;        /* of its kernel, if it boots an image; else NULL */
     struct clone *clones; /* as many as are ordered */
     size_t begun;
 };
@@ -62,7 +63,7 @@ static bool choose(struct work *w, struct error **err)
     return true;
 }
 
-static bool check(const struct work *w, struct error **err)
+static bool check(struct work *w, struct error **err)
 {
     struct machine m = w->v.m;
     struct image image = {0};
@@ -74,6 +75,9 @@ static bool check(const struct work *w, struct error **err)
         return error_set_errno(err, errno, "open its memory '%s'", memory), false;
     if (!machine_image(&m, &image, err))
         return false;
+    const char *own = json_string_value(json_object_get(m.config, "cmdline"));
+    if (image.name)
+        w->cmdline = catalog_format("%s", own ? own : image.cmdline ? image.cmdline : "");
     image_release(&image);
     return true;
 }
@@ -133,6 +137,8 @@ static bool begin(struct work *w, unsigned *forwards, struct error **err)
     while (ok && w->begun < w->order->count) {
         json_t *config = clone_config(w->frozen.config, forwards, err);
         ok = config && clone_begin(w->v.db, w->order->names[w->begun], config, &w->clones[w->begun], err);
+        if (ok && w->cmdline)
+            clone_set_machine_id(&w->clones[w->begun], w->cmdline);
         w->begun += config != NULL;
         json_decref(config);
     }
@@ -221,6 +227,7 @@ bool clones_make(const struct clone_order *o, struct clone_result *r, struct err
         machine_release(&w.clones[i].m);
     free(w.clones);
     free(w.top);
+    free(w.cmdline);
     snapshot_release(&w.frozen);
     visit_end(&w.v);
     if (why)

@@ -77,8 +77,8 @@ static void tell(const struct clone_result *r)
                 r->of);
     if (!r->machines[0].resume && json_object_get(config, "image"))
         fprintf(stderr,
-                "ruche: what the guest has on its disk is as in '%s': machine-id and ssh keys too, if it has "
-                "booted%s\n",
+                "ruche: what the guest has on its disk is as in '%s': its ssh keys too, if it has "
+                "made them%s\n",
                 r->of, json_is_true(json_object_get(config, "seed")) ? "" : ", and the host name");
 }
 

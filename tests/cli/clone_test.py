@@ -44,7 +44,7 @@ class Stopped(Clones):
         err = self.ruche("clone", "web", "db", "mail")[1]
         self.assertEqual(len(err.splitlines()), 2)
         self.assertIn("ports of the host that lead to 'web' do not lead to its clones", err)
-        self.assertIn("machine-id and ssh keys too, if it has booted, and the host name", err)
+        self.assertIn("its ssh keys too, if it has made them, and the host name", err)
         all_three = [self.inspect(name) for name in ("web", "db", "mail")]
         self.assertEqual([m["cpus"] for m in all_three], [3, 3, 3])
         self.assertEqual({m["status"] for m in all_three}, {"stopped"})
@@ -59,6 +59,11 @@ class Stopped(Clones):
         # Of an untouched top nothing more is frozen, and a clone's clone is like any other.
         self.ruche("clone", "web", "again")
         self.ruche("clone", "mail", "third")
+        # systemd takes its machine-id from there.
+        self.assertNotIn("cmdline", self.inspect("web")["config"])
+        for name in ("mail", "third"):
+            self.assertEqual(self.inspect(name)["config"]["cmdline"], "root=/dev/vda console=ttyS0 systemd.machine_id=" +
+                             self.inspect(name)["uuid"].replace("-", ""))
         self.assertEqual((self.links("web", "disk.qcow2"), len(self.layers("web")), len(self.layers("third"))), (5, 2, 2))
         self.ruche("rm", "web", "mail")
         self.assertEqual(self.links("third", "disk.qcow2"), 3)

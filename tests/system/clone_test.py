@@ -233,6 +233,12 @@ class Debian(Named):
             self.assertLess(abs(int(self.exec(m["name"], "date +%s")) - time.time()), 10 * PATIENCE)
             # By its own address it still reaches the network's gateway.
             self.wait_until(lambda m=m: self.exec(m["name"], "ping -c 1 -W 2 10.0.2.2 >/dev/null && echo ok || true") == "ok")
+        # One that boots has a machine-id of its own as well.
+        self.ruche("clone", "--cold", "web", "booted")
+        self.ruche("start", "booted")
+        self.wait_until(lambda: self.try_exec("booted"))
+        self.assertEqual(self.exec("booted", "cat /etc/machine-id; cat /root/file").split(),
+                         [self.inspect("booted")["uuid"].replace("-", ""), "word"])
 
 
 unittest.main(verbosity=2)
