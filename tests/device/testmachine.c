@@ -148,10 +148,11 @@ const char *test_machine_prepare(struct test_machine *t, const char *cls)
         test_machine_add(t, "q35-host", NULL);
     if (strcmp(cls, "virtio-blk") == 0)
         return "file=/proc/self/exe,format=raw,readonly=on"; /* any file will do */
-    if (strcmp(cls, "vmgenid") == 0) {
+    bool event = strcmp(cls, "vmgenid") == 0;
+    if (event && !t->m.pm)
         test_machine_add(t, "ich9-pm", NULL);
+    if (event)
         return "guid=00112233-4455-6677-8899-aabbccddeeff";
-    }
     return NULL;
 }
 
