@@ -45,12 +45,12 @@ class Killed(Backing):
                       "prune": ["prune", "--keep", str(self.rng.randrange(1, 4)), self.dir]}[kind]
 
     def run_and_kill(self, kind, words):
-        """Kills the command, the machine, or both, somewhere in the time that such a command takes."""
+        """Kills the command, the machine, both, or neither, somewhere in the time that such a command takes."""
         begin = time.monotonic()
         p = subprocess.Popen([RUCHE, "backup", *words], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if kind in self.typical:
             time.sleep(self.rng.uniform(0, self.typical[kind] * 1.1))
-            command, machine = self.rng.choice([(True, False), (True, False), (False, True), (True, True)])
+            command, machine = self.rng.choice([(True, False)] * 4 + [(False, False)] * 4 + [(False, True), (True, True)])
             pid = self.inspect("web").get("pid") if machine else None
             if command:
                 p.kill()
