@@ -63,9 +63,17 @@ struct block *block_open(const char *path, const char *format, unsigned flags, s
         return NULL;
     }
     b->done_fd = -1;
+    b->away = flags & BLOCK_AWAY;
+    if (b->away)
+        flags |= BLOCK_READONLY | BLOCK_NO_LOCK;
     b->top = layer_open(b, path, format, flags, NULL, err);
     if (!b->top)
         goto fail;
+    if (b->away && !image_is_written(b->top->fd)) {
+        error_set(err, ESTALE,
+                  "nobody has '%s' open for writing: it is another file, or its lock is not seen here", path);
+        goto fail;
+    }
     if (!b->top->readonly && !layer_open_for_write(b->top, err))
         goto fail;
     if (!watch(b, loop, err))
@@ -222,7 +230,7 @@ void block_get_info(const struct block *b, struct block_info *info)
     *info = (struct block_info){
         .format = top->ops->name,
         .size = top->size,
-        .readonly = top->readonly,
+        .readonly = top->readonly && !b->away,
         .dirty = top->dirty,
         .corrupt = top->corrupt,
         .cluster_size = top->cluster_size,

@@ -49,6 +49,7 @@ enum block_flags {
     BLOCK_READONLY = 1,
     BLOCK_NO_LOCK = 2,    /* only for read-only backing files and tools */
     BLOCK_NO_BACKING = 4, /* the caller puts the layer on what is open already */
+    BLOCK_AWAY = 8,       /* another process writes it and will let go: see block_take */
 };
 
 struct block_info {
@@ -65,7 +66,8 @@ struct block_info {
  * Opens an image. `format` NULL probes (a raw image whose content looks like another format is opened as that
  * format only when `format` is NULL). Takes an OFD lock: shared for read-only, exclusive for writing; an
  * image in use is an error that says so. Directories, devices without the right, truncated or malformed
- * images, unknown incompatible features: refused with the reason.
+ * images, unknown incompatible features: refused with the reason. With BLOCK_AWAY an image that nobody has
+ * open for writing is refused: it is not the one that another process has.
  */
 struct block *block_open(const char *path, const char *format, unsigned flags, struct loop *loop,
                          struct error **err);
@@ -121,6 +123,19 @@ bool block_bitmap_exists(struct block *block, const char *name, struct error **e
 bool block_bitmap_check(struct block *block, const char *name, struct error **err);
 /* Number `index`; false when there is none. */
 bool block_bitmap_info(struct block *block, unsigned index, struct block_bitmap *info);
+
+/*
+ * Handing an image over to another process, which opened it as BLOCK_AWAY: one lets go, the other takes. The
+ * lock says who has it. Nothing in flight; lock held.
+ *
+ * Lets go of an image that is open for writing: what the format holds back is written and durable, the lock
+ * free. Until it is taken again the image is away: it can be asked for its size and name only. On failure it
+ * is as it was. One that is open for reading stays as it is.
+ */
+bool block_release(struct block *block, struct error **err);
+/* Takes an image that is away: opens it anew for writing. On failure it stays away. */
+bool block_take(struct block *block, struct error **err);
+bool block_is_away(const struct block *block);
 
 /* Creates an image file (must not exist). backing may be NULL; backing_format is required with it. Removes
  * what it made on failure. */

@@ -140,6 +140,7 @@ struct block {
     struct block_copy *copy; /* is being made of it; NULL: none. Under the loop's lock */
     unsigned draining;       /* block_drain is at work. Under the loop's lock */
     bool broken;             /* metadata was found damaged: no more writes. I/O thread only */
+    bool away;               /* another process has it: the top only stands in */
 };
 
 /* layer.c: opens one file and, below it, its backing files. `above` is the layer it backs, NULL for the top.
@@ -187,6 +188,9 @@ void copy_go_on(struct block_copy *copy);
 
 /* bitmap.c: adds the bits of a bitmap; 0 or a negative errno. Lock held. */
 int block_bitmap_copy(struct block *block, const char *name, struct dirty_bits *bits);
+
+/* Whether somebody else has the file open for writing, as far as locks tell. */
+bool image_is_written(int fd);
 
 /* worker.c: hands a finished request back to the loop's thread. I/O thread. */
 void block_complete(struct block_request *req, int result);

@@ -45,6 +45,11 @@ void image_lock_to_readonly(int fd)
     lock_bytes(fd, F_UNLCK, DENIED_BASE, PERM_WRITE_UNCHANGED);
 }
 
+bool image_is_written(int fd)
+{
+    return held_by_other(fd, USED_BASE, PERM_WRITE);
+}
+
 bool image_lock(int fd, const char *path, bool readonly, struct error **err)
 {
     unsigned used = PERM_CONSISTENT_READ, denied = PERM_WRITE | PERM_RESIZE;

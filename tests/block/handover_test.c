@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* An image that one process lets go of and another takes: what was written is seen there and back again, only
+ * one has it, and what fails leaves it where it was. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/util.h"
+#include "os/sys.h"
+#include "support.h"
+
+#define PART (192 * KIB)
+
+static uint8_t data[PART], got[PART];
+
+static void fill(struct block *b, uint64_t offset, uint8_t value)
+{
+    memset(data, value, PART);
+    assert_int_equal(do_io(b, BLOCK_WRITE, offset, data, PART, false), 0);
+}
+
+static void expect(struct block *b, uint64_t offset, uint8_t value)
+{
+    assert_int_equal(do_io(b, BLOCK_READ, offset, got, PART, false), 0);
+    memset(data, value, PART);
+    assert_memory_equal(got, data, PART);
+}
+
+static void must_move(struct block *from, struct block *to)
+{
+    struct error *err = NULL;
+    if (!block_release(from, &err) || !block_take(to, &err))
+        fail_msg("%s", error_text(err));
+    assert_true(block_is_away(from));
+    assert_false(block_is_away(to));
+}
+
+static void there_and_back(const char *format)
+{
+    struct block_info info;
+    must_run("rm -f disk && qemu-img create -q -f %s disk 4M", format);
+    struct block *a = must_open("disk", format, 0);
+    fill(a, 0, 1);
+    struct block *b = must_open("disk", format, BLOCK_AWAY);
+    block_get_info(b, &info);
+    assert_int_equal(info.size, 4 * MIB);
+    assert_false(info.readonly);
+    assert_int_equal(do_io(b, BLOCK_WRITE, 0, data, PART, false), -EROFS);
+    for (uint8_t i = 0; i < 5; i++) {
+        fill(a, MIB, (uint8_t)(10 + i));
+        must_move(a, b);
+        expect(b, 0, 1);
+        expect(b, MIB, (uint8_t)(10 + i));
+        fill(b, 2 * MIB, (uint8_t)(20 + i));
+        must_move(b, a);
+        expect(a, 2 * MIB, (uint8_t)(20 + i));
+    }
+    block_close(b);
+    fill(a, 0, 2);
+    block_close(a);
+    if (!strcmp(format, "qcow2"))
+        must_run("qemu-img check -q disk");
+}
+
+static void test_qcow2(void **state)
+{
+    there_and_back("qcow2");
+}
+
+static void test_raw(void **state)
+{
+    there_and_back("raw");
+}
+
+static void test_only_one_has_it(void **state)
+{
+    struct error *err = NULL;
+    must_run("rm -f disk && qemu-img create -q -f qcow2 disk 4M");
+    struct block *a = must_open("disk", "qcow2", 0);
+    struct block *b = must_open("disk", "qcow2", BLOCK_AWAY), *c = must_open("disk", "qcow2", BLOCK_AWAY);
+    assert_false(block_take(b, &err));
+    assert_non_null(strstr(error_text(err), "in use by another program"));
+    error_free(err);
+    fill(a, 0, 3);
+    must_move(a, c);
+    assert_false(block_take(b, NULL));
+    assert_false(block_take(a, NULL));
+    expect(c, 0, 3);
+    block_close(c); /* as when its process is killed: the lock ends with it */
+    assert_true(block_take(a, NULL));
+    expect(a, 0, 3);
+    block_close(a);
+    block_close(b);
+}
+
+static void test_not_the_same_file(void **state)
+{
+    must_run("rm -f disk && qemu-img create -q -f qcow2 disk 4M");
+    must_refuse("disk", "qcow2", BLOCK_AWAY, "nobody has 'disk' open for writing");
+    struct block *reader = must_open("disk", "qcow2", BLOCK_READONLY);
+    must_refuse("disk", "qcow2", BLOCK_AWAY, "nobody has 'disk' open for writing");
+    block_close(reader);
+}
+
+static int no_sync(int fd)
+{
+    (void)fd;
+    errno = EIO;
+    return -1;
+}
+
+static void test_failure_changes_nothing(void **state)
+{
+    struct error *err = NULL;
+    must_run("rm -f disk && qemu-img create -q -f qcow2 disk 4M");
+    struct block *a = must_open("disk", "qcow2", 0);
+    fill(a, 0, 4);
+    int (*good)(int fd) = sys.fdatasync;
+    sys.fdatasync = no_sync;
+    assert_false(block_release(a, &err));
+    sys.fdatasync = good;
+    assert_non_null(strstr(error_text(err), "cannot let go of 'disk'"));
+    error_free(err);
+    assert_false(block_is_away(a));
+    fill(a, MIB, 5);
+    block_close(a);
+    must_run("qemu-img check -q disk");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_qcow2),
+        cmocka_unit_test(test_raw),
+        cmocka_unit_test(test_only_one_has_it),
+        cmocka_unit_test(test_not_the_same_file),
+        cmocka_unit_test(test_failure_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, scratch_enter, scratch_leave);
+}
