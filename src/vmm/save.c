@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +12,9 @@
 #include "base/util.h"
 #include "block/block.h"
 #include "vmm/board.h"
+#include "vmm/dirty_log.h"
 #include "vmm/save_state.h"
+#include "vmm/turns.h"
 
 #define ROUNDS_MAX 12
 #define FEW_PAGES  512u /* take a millisecond or two */
@@ -24,12 +25,10 @@ struct save_job {
     struct save_memory memory;
     struct state_buf state;
     char *description;
-    uint64_t *dirty[GUEST_REGION_MAX]; /* bits, as last fetched */
-    uint64_t pages;                    /* as many of them are set */
+    struct dirty_log log;
     const struct save_ops *ops;
-    sem_t turn; /* the main loop has done its part, or nothing runs any more that could */
+    struct turns turns;
     pthread_t thread;
-    bool logging;          /* the engine's dirty log is on */
     bool running;          /* the thread is to be joined */
     bool cancel;           /* atomic */
     uint64_t bytes, total; /* atomic */
@@ -46,13 +45,13 @@ struct save_job *save_prepare(struct board *b, const struct control_save_order *
         return NULL;
     }
     job->board = b;
-    sem_init(&job->turn, 0, 0);
+    turns_init(&job->turns, b->m.loop);
     if (save_writer_open(&job->writer, order->path, err)) {
         if (save_overlays_open(b, order, err))
             return job;
         save_writer_close(&job->writer);
     }
-    sem_destroy(&job->turn);
+    turns_destroy(&job->turns);
     free(job);
     return NULL;
 }
@@ -72,30 +71,10 @@ static bool describe(struct save_job *job, struct error **err)
     return job->description != NULL;
 }
 
-static size_t region_words(const struct save_job *job, unsigned region)
-{
-    return (job->board->m.memory->region[region].size / SAVE_PAGE + 63) / 64;
-}
-
-/* Takes the engine's log of what was written since the last call; *pages is the number of pages. No vCPU
- * runs. */
-static void fetch_dirty(struct save_job *job, uint64_t *pages)
-{
-    const struct board *b = job->board;
-
-    *pages = 0;
-    for (unsigned i = 0; i < b->m.memory->region_count; i++) {
-        size_t words = region_words(job, i);
-        b->ops->dirty_fetch(b->engine, i, job->dirty[i], words);
-        for (size_t k = 0; k < words; k++)
-            *pages += (uint64_t)__builtin_popcountll(job->dirty[i][k]);
-    }
-}
-
 static bool write_dirty(struct save_job *job, struct error **err)
 {
     for (unsigned i = 0; i < job->board->m.memory->region_count; i++)
-        if (!save_memory_pages(&job->memory, i, job->dirty[i], err))
+        if (!save_memory_pages(&job->memory, i, job->log.bits[i], err))
             return false;
     return true;
 }
@@ -105,28 +84,23 @@ static void post_fetch(void *opaque)
     struct save_job *job = opaque;
 
     job->ops->hold(job->board);
-    fetch_dirty(job, &job->pages);
+    dirty_log_fetch(&job->log);
     job->ops->let_go(job->board);
-    sem_post(&job->turn);
 }
 
 /* Has the main loop do its part. False and *err when the save is to end instead. */
 static bool main_loops_turn(struct save_job *job, void (*part)(void *opaque), struct error **err)
 {
-    loop_post(job->board->m.loop, part, job);
-    while (sem_wait(&job->turn) < 0)
-        ;
+    bool done = turns_take(&job->turns, part, job);
+
     if (job->failure)
         return false;
-    if (__atomic_load_n(&job->cancel, __ATOMIC_RELAXED))
+    if (!done || __atomic_load_n(&job->cancel, __ATOMIC_RELAXED))
         return error_set(err, ECANCELED, "it was cancelled"), false;
     return true;
 }
 
-/*
- * All of memory, and what the guest writes meanwhile until that is little, or does not become less. The log
- * is taken while no vCPU runs: one that has looked whether it may write to a page has then written.
- */
+/* All of memory, and what the guest writes meanwhile until that is little, or does not become less. */
 static bool write_memory(struct save_job *job, struct error **err)
 {
     if (!save_memory_all(&job->memory, err))
@@ -134,7 +108,7 @@ static bool write_memory(struct save_job *job, struct error **err)
     for (unsigned round = 0; round < ROUNDS_MAX; round++) {
         if (!main_loops_turn(job, post_fetch, err) || !write_dirty(job, err))
             return false;
-        if (job->pages < FEW_PAGES)
+        if (job->log.pages < FEW_PAGES)
             break;
     }
     return true;
@@ -144,7 +118,7 @@ bool save_take(struct save_job *job, struct error **err)
 {
     if (!describe(job, err) || !save_state(job->board, &job->state, err))
         return false;
-    fetch_dirty(job, &job->pages);
+    dirty_log_fetch(&job->log);
     return write_dirty(job, err) && save_overlays_put(job->board, err);
 }
 
@@ -153,7 +127,6 @@ static void post_take(void *opaque)
     struct save_job *job = opaque;
 
     job->ops->take(job->board, &job->failure);
-    sem_post(&job->turn);
 }
 
 static void post_done(void *opaque)
@@ -185,24 +158,14 @@ static void *save_main(void *opaque)
     return NULL;
 }
 
-static bool make_dirty_bits(struct save_job *job, struct error **err)
-{
-    for (unsigned i = 0; i < job->board->m.memory->region_count; i++) {
-        job->dirty[i] = calloc(region_words(job, i), sizeof(*job->dirty[i]));
-        if (!job->dirty[i])
-            return error_set_errno(err, ENOMEM, "cannot save the machine"), false;
-    }
-    return true;
-}
-
 static bool start_log(struct save_job *job, struct error **err)
 {
     struct board *b = job->board;
 
     job->ops->hold(b);
-    job->logging = b->ops->dirty_start(b->engine, err);
+    bool ok = dirty_log_start(&job->log, b, err);
     job->ops->let_go(b);
-    return job->logging;
+    return ok;
 }
 
 bool save_start(struct save_job *job, const struct save_ops *ops, struct error **err)
@@ -210,7 +173,7 @@ bool save_start(struct save_job *job, const struct save_ops *ops, struct error *
     struct board *b = job->board;
 
     job->ops = ops;
-    if (!make_dirty_bits(job, err) || !save_memory_init(&job->memory, b->m.memory, &job->writer, err))
+    if (!save_memory_init(&job->memory, b->m.memory, &job->writer, err))
         return false;
     job->memory.base = b->saved ? &b->saved->table : NULL;
     job->memory.cancel = &job->cancel;
@@ -241,14 +204,11 @@ void save_free(struct save_job *job)
     if (!job)
         return;
     save_cancel(job);
-    sem_post(&job->turn);
+    turns_close(&job->turns);
     if (job->running)
         pthread_join(job->thread, NULL);
-    if (job->logging)
-        job->board->ops->dirty_stop(job->board->engine);
-    sem_destroy(&job->turn);
-    for (unsigned i = 0; i < GUEST_REGION_MAX; i++)
-        free(job->dirty[i]);
+    dirty_log_stop(&job->log);
+    turns_destroy(&job->turns);
     save_overlays_close(job->board);
     save_writer_close(&job->writer);
     save_memory_free(&job->memory);

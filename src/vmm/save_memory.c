@@ -3,32 +3,23 @@
 #include "vmm/save_memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/util.h"
+#include "vmm/memory_data.h"
 
-#define BATCH_PAGES    256u /* written or read by one call */
-#define CHUNK_PAGES    512u /* a chunk of 2 MiB is mapped as a whole, or not at all */
-#define MAPPINGS_MAX   8192u
-#define PAGEMAP_IN_USE (BIT(63) | BIT(62)) /* present or swapped out */
-#define PAGEMAP_FILE   BIT(61)             /* as the file has it */
-
-static bool is_zero(const uint8_t *page)
-{
-    return page[0] == 0 && memcmp(page, page + 1, SAVE_PAGE - 1) == 0;
-}
+#define BATCH_PAGES  256u /* written or read by one call */
+#define CHUNK_PAGES  512u /* a chunk of 2 MiB is mapped as a whole, or not at all */
+#define MAPPINGS_MAX 8192u
 
 static uint32_t page_sum(const uint8_t *page)
 {
-    if (is_zero(page))
+    if (page_is_zero(page))
         return 0;
     uint32_t crc = crc32c(0, page, SAVE_PAGE);
     return crc ? crc : 1;
@@ -44,29 +35,10 @@ static bool cancelled(const bool *cancel, struct error **err)
 
 /* Writing. */
 
-static size_t page_count(const struct guest_memory *mem)
-{
-    size_t pages = 0;
-
-    for (unsigned i = 0; i < mem->region_count; i++)
-        pages += mem->region[i].size / SAVE_PAGE;
-    return pages;
-}
-
-/* The number of the region's first page. */
-static size_t first_page(const struct guest_memory *mem, unsigned region)
-{
-    size_t pages = 0;
-
-    for (unsigned i = 0; i < region; i++)
-        pages += mem->region[i].size / SAVE_PAGE;
-    return pages;
-}
-
 bool save_memory_init(struct save_memory *s, const struct guest_memory *mem, struct save_writer *writer,
                       struct error **err)
 {
-    *s = (struct save_memory){.mem = mem, .writer = writer, .table.count = page_count(mem)};
+    *s = (struct save_memory){.mem = mem, .writer = writer, .table.count = guest_pages(mem)};
     s->table.sum = calloc(s->table.count, sizeof(*s->table.sum));
     if (!s->table.sum)
         return error_set_errno(err, ENOMEM, "cannot save %zu pages", s->table.count), false;
@@ -82,68 +54,13 @@ void save_memory_free(struct save_memory *s)
         free(s->unchanged[i]);
 }
 
-static void set_bits(uint64_t *bits, size_t from, size_t to)
-{
-    for (size_t i = from; i < to; i++)
-        bits[i / 64] |= BIT(i % 64);
-}
-
-static bool get_bit(const uint64_t *bits, size_t i)
-{
-    return bits[i / 64] & BIT(i % 64);
-}
-
-/* The parts of a memory file that were ever touched. */
-static bool find_file_data(const struct guest_region *r, uint64_t *bits, struct error **err)
-{
-    for (off_t at = 0; (uint64_t)at < r->size;) {
-        off_t from = lseek(r->fd, at, SEEK_DATA);
-        if (from < 0 && errno == ENXIO)
-            return true;
-        off_t to = from < 0 ? -1 : lseek(r->fd, from, SEEK_HOLE);
-        if (to < 0)
-            return error_set_errno(err, errno, "cannot find what memory %s holds", r->name), false;
-        set_bits(bits, (size_t)from / SAVE_PAGE, (size_t)(round_up((uint64_t)to, SAVE_PAGE) / SAVE_PAGE));
-        at = to;
-    }
-    return true;
-}
-
-/*
- * The pages of private memory that hold something: those that the file it began as has, and those that were
- * touched. `unchanged` becomes those that surely still are the file's; without /proc none.
- */
-static void find_private_data(const struct save_memory *s, unsigned region, uint64_t *bits,
-                              uint64_t *unchanged)
-{
-    const struct guest_region *r = &s->mem->region[region];
-    size_t pages = r->size / SAVE_PAGE, first = first_page(s->mem, region);
-    cleanup(fd) int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    uint64_t entry[512];
-
-    for (size_t at = 0; at < pages; at += ARRAY_SIZE(entry)) {
-        size_t n = MIN(pages - at, ARRAY_SIZE(entry));
-        off_t where = (off_t)(((uintptr_t)r->host / SAVE_PAGE + at) * sizeof(entry[0]));
-        bool known =
-            fd >= 0 && pread(fd, entry, n * sizeof(entry[0]), where) == (ssize_t)(n * sizeof(entry[0]));
-        for (size_t i = 0; i < n; i++) {
-            bool used = !known || entry[i] & PAGEMAP_IN_USE;
-            bool old = s->base && s->base->sum[first + at + i];
-            if (used || old)
-                set_bits(bits, at + i, at + i + 1);
-            if (old && known && (!(entry[i] & PAGEMAP_IN_USE) || entry[i] & PAGEMAP_FILE))
-                set_bits(unchanged, at + i, at + i + 1);
-        }
-    }
-}
-
 /* What the file had must not be passed on under a new checksum when it has gone bad meanwhile. */
 static bool check_unchanged(const struct save_memory *s, unsigned region, struct error **err)
 {
-    size_t pages = s->mem->region[region].size / SAVE_PAGE, first = first_page(s->mem, region);
+    size_t pages = s->mem->region[region].size / SAVE_PAGE, first = guest_first_page(s->mem, region);
 
     for (size_t i = 0; s->unchanged[region] && i < pages; i++) {
-        if (get_bit(s->unchanged[region], i) && s->table.sum[first + i] != s->base->sum[first + i])
+        if (page_bit(s->unchanged[region], i) && s->table.sum[first + i] != s->base->sum[first + i])
             return error_set(err, EIO,
                              "the saved machine that this one began as is damaged at page %zu of its memory",
                              first + i),
@@ -158,10 +75,10 @@ static const uint8_t *gather(struct save_memory *s, unsigned region, const uint6
                              size_t to, size_t *n, size_t *looked_at)
 {
     const struct guest_region *r = &s->mem->region[region];
-    uint32_t *sum = s->table.sum + first_page(s->mem, region);
+    uint32_t *sum = s->table.sum + guest_first_page(s->mem, region);
     size_t i = from;
 
-    for (*n = 0; i < to && *n < BATCH_PAGES && get_bit(bits, i); i++, ++*n) {
+    for (*n = 0; i < to && *n < BATCH_PAGES && page_bit(bits, i); i++, ++*n) {
         uint32_t old = sum[i];
         sum[i] = page_sum(r->host + i * SAVE_PAGE);
         if (!sum[i] && !old)
@@ -174,7 +91,7 @@ static const uint8_t *gather(struct save_memory *s, unsigned region, const uint6
 bool save_memory_pages(struct save_memory *s, unsigned region, const uint64_t *bits, struct error **err)
 {
     size_t pages = s->mem->region[region].size / SAVE_PAGE;
-    uint64_t base = s->offset + first_page(s->mem, region) * SAVE_PAGE;
+    uint64_t base = s->offset + guest_first_page(s->mem, region) * SAVE_PAGE;
 
     for (size_t i = 0; s->unchanged[region] && i < (pages + 63) / 64; i++)
         s->unchanged[region][i] &= ~bits[i];
@@ -183,7 +100,7 @@ bool save_memory_pages(struct save_memory *s, unsigned region, const uint64_t *b
             i = round_down(i, 64) + 64;
             continue;
         }
-        if (!get_bit(bits, i)) {
+        if (!page_bit(bits, i)) {
             i++;
             continue;
         }
@@ -200,30 +117,18 @@ bool save_memory_pages(struct save_memory *s, unsigned region, const uint64_t *b
     return true;
 }
 
-static uint64_t count_bytes(const uint64_t *bits, size_t words)
-{
-    uint64_t n = 0;
-
-    for (size_t i = 0; i < words; i++)
-        n += (uint64_t)__builtin_popcountll(bits[i]);
-    return n * SAVE_PAGE;
-}
-
 static bool write_region(struct save_memory *s, unsigned region, struct error **err)
 {
-    const struct guest_region *r = &s->mem->region[region];
-    size_t words = r->size / SAVE_PAGE / 64 + 1;
+    size_t words = guest_page_words(s->mem, region);
     cleanup(mem) uint64_t *bits = calloc(words, sizeof(*bits));
     cleanup(mem) uint64_t *unchanged = calloc(words, sizeof(*unchanged));
 
     if (!bits || !unchanged)
         return error_set_errno(err, ENOMEM, "cannot save memory"), false;
-    if (r->fd < 0)
-        find_private_data(s, region, bits, unchanged);
-    else if (!find_file_data(r, bits, err))
+    if (!memory_data_find(s->mem, region, s->base ? s->base->sum : NULL, bits, unchanged, err))
         return false;
     if (s->total)
-        __atomic_fetch_add(s->total, count_bytes(bits, words), __ATOMIC_RELAXED);
+        __atomic_fetch_add(s->total, page_bits_set(bits, words) * SAVE_PAGE, __ATOMIC_RELAXED);
     if (!save_memory_pages(s, region, bits, err))
         return false;
     s->unchanged[region] = steal_ptr(&unchanged);
@@ -295,12 +200,12 @@ bool saved_memory_map(const struct save_file *f, const struct save_page_table *t
 {
     uint64_t file_offset = f->section[SAVE_MEMORY].offset;
 
-    if (table->count != page_count(mem))
+    if (table->count != guest_pages(mem))
         return error_set(err, EINVAL, "saved machine '%s' has %zu pages of memory instead of %zu", f->path,
-                         table->count, page_count(mem)),
+                         table->count, guest_pages(mem)),
                false;
     for (unsigned i = 0; i < mem->region_count; i++) {
-        size_t first = first_page(mem, i);
+        size_t first = guest_first_page(mem, i);
         if (!map_region(f, table->sum + first, mem, i, file_offset + first * SAVE_PAGE, err))
             return false;
     }
