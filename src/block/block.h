@@ -133,7 +133,8 @@ bool block_bitmap_info(struct block *block, unsigned index, struct block_bitmap 
  * is as it was. One that is open for reading stays as it is.
  */
 bool block_release(struct block *block, struct error **err);
-/* Takes an image that is away: opens it anew for writing. On failure it stays away. */
+/* Takes an image that is away: opens it anew for writing. On failure it stays away; ESTALE when it was let go
+ * of by block_release and has been written to since. */
 bool block_take(struct block *block, struct error **err);
 bool block_is_away(const struct block *block);
 

@@ -11,6 +11,7 @@
 #define BLOCK_BLOCK_INT_H
 
 #include <sys/types.h>
+#include <time.h>
 
 #include "block/aio.h"
 #include "block/block.h"
@@ -141,6 +142,7 @@ struct block {
     unsigned draining;       /* block_drain is at work. Under the loop's lock */
     bool broken;             /* metadata was found damaged: no more writes. I/O thread only */
     bool away;               /* another process has it: the top only stands in */
+    struct timespec left;    /* the time of the last write when it was let go of; 0: not by this process */
 };
 
 /* layer.c: opens one file and, below it, its backing files. `above` is the layer it backs, NULL for the top.

@@ -33,13 +33,13 @@ static const struct {
 } machine_options[] = {
     {"engine", true},  {"cpu", true},   {"cpus", true},      {"memory", true},     {"initrd", true},
     {"module", true},  {"disk", true},  {"device", true},    {"no-reboot", false}, {"restore", true},
-    {"verify", false}, {"trace", true}, {"no-cache", false},
+    {"verify", false}, {"trace", true}, {"no-cache", false}, {"incoming", true},
 };
 
 struct request {
     struct words args; /* for ruche-vmm */
     const char *image, *name, *control, *serial, *kernel, *initrd, *cmdline, *net;
-    bool memory_given, restore, detach, keep, ask_devices;
+    bool memory_given, goes_on, detach, keep, ask_devices;
     char *default_name, *control_path; /* owned */
     char *agent;                       /* owned; socket of the guest's agent; NULL: none */
     char *overlay;                     /* owned; to be unlinked once the machine has it open; NULL: none */
@@ -87,7 +87,7 @@ static bool take_machine_option(struct request *r, int argc, char **argv, int *i
         size_t len = value ? strlen(value) : 0;
         r->initrd = strcmp(name, "initrd") == 0 ? value : r->initrd;
         r->memory_given |= strcmp(name, "memory") == 0;
-        r->restore |= strcmp(name, "restore") == 0;
+        r->goes_on |= strcmp(name, "restore") == 0 || strcmp(name, "incoming") == 0;
         r->ask_devices |= strcmp(name, "device") == 0 && len >= 4 && strcmp(value + len - 4, "help") == 0 &&
                           (len == 4 || value[len - 5] == ',');
         return true;
@@ -134,9 +134,10 @@ static int parse(struct request *r, int argc, char **argv)
         return EXIT_OK;
     if (!r->image && r->cmdline)
         add_option(r, "cmdline", r->cmdline);
-    if (r->image && r->restore)
-        return usage_error("run", "--restore goes on with a saved machine, '%s' boots an image", r->image);
-    if (!r->image && !r->kernel && !r->restore)
+    if (r->image && r->goes_on)
+        return usage_error("run", "--restore and --incoming go on with a machine, '%s' boots an image",
+                           r->image);
+    if (!r->image && !r->kernel && !r->goes_on)
         return usage_error("run", "nothing to run: name an image or give --kernel FILE or --restore FILE");
     if (r->keep && !r->image)
         return usage_error("run", "--keep is for the disk of an image");
@@ -233,7 +234,7 @@ static char *beside_control(const struct request *r, const char *what)
 /* The agent of a guest that goes on is wanted for its clock. Where the path is too long it stays as it is. */
 static void add_agent(struct request *r)
 {
-    cleanup(mem) char *path = r->restore ? beside_control(r, "agent") : NULL;
+    cleanup(mem) char *path = r->goes_on ? beside_control(r, "agent") : NULL;
     if (!path || strncmp(path, "fd:", 3) == 0 ||
         strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
         return;
@@ -383,6 +384,7 @@ const struct verb verb_run = {
         "usage: ruche run [OPTION]... IMAGE\n"
         "       ruche run [OPTION]... --kernel FILE\n"
         "       ruche run [OPTION]... --restore FILE\n"
+        "       ruche run [OPTION]... --incoming ADDRESS\n"
         "\n"
         "Boots an image (see ruche image) on a throw-away overlay of its disk, or a kernel of your own.\n"
         "\n"
@@ -401,6 +403,9 @@ const struct verb verb_run = {
         "  --restore FILE         go on with a machine that ruche save has saved; of these options only "
         "--engine,\n"
         "                         --disk, --net, --serial and those of management go with it\n"
+        "  --incoming ADDRESS     wait at unix:PATH or tcp:HOST:PORT for a machine that is moved here; the "
+        "same\n"
+        "                         options go with it\n"
         "  --verify               check all of the saved memory before that, instead of meanwhile\n"
         "devices:\n"
         "  --disk FILE[,format=raw|qcow2][,readonly]\n"

@@ -20,6 +20,7 @@
 #include "device/platform/ioapic.h"
 #include "device/virtio/virtio_blk.h"
 #include "vmm/disk_jobs.h"
+#include "vmm/migrate.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
 
@@ -211,7 +212,7 @@ static bool open_engine(struct board *b, const struct engine_ops *ops, struct er
         return false;
     }
     *whole = b->cpu;
-    bool fit = !b->saved && ops->cpu_fit; /* a saved machine keeps its own as it is */
+    bool fit = !b->identity && ops->cpu_fit; /* a machine that has begun keeps its own as it is */
     if (ops->probe(err) && (!fit || ops->cpu_fit(&b->cpu, err)) && memory_fits(b, err))
         b->engine = ops->open(&config, err);
     if (b->engine)
@@ -287,8 +288,8 @@ static bool make_engine(struct board *b, int *status, struct error **err)
         known |= name && !strcmp(name, models[i]);
     if (!known)
         *status = BOARD_WRONG_USAGE;
-    if (b->saved)
-        b->cpu = b->saved->id.cpu;
+    if (b->identity)
+        b->cpu = b->identity->cpu;
     else if (!cpuid_model_build(&b->cpu, name, b->m.cpu_count, err))
         return false;
     b->host = (struct engine_host){
@@ -359,8 +360,9 @@ static bool add_disks(struct board *b, struct error **err)
     for (unsigned i = 0; i < b->config->disk_count; i++) {
         const struct disk_config *config = &b->config->disk[i];
         struct board_disk *disk = &b->disk[i];
-        disk->block =
-            block_open(config->path, config->format, config->readonly ? BLOCK_READONLY : 0, b->m.loop, err);
+        bool away = b->identity && !b->saved; /* whoever it comes from has them still */
+        unsigned flags = config->readonly ? BLOCK_READONLY : away ? BLOCK_AWAY : 0;
+        disk->block = block_open(config->path, config->format, flags, b->m.loop, err);
         struct device *dev = disk->block ? device_new(&b->m, "virtio-blk", NULL, err) : NULL;
         if (!dev)
             return false;
@@ -485,8 +487,8 @@ static void make_uuid(uint8_t uuid[16], const char *name)
 }
 
 /* What everything else stands on. After it, board_free works. */
-static struct board *make_frame(const struct machine_config *config, const struct saved_machine *saved,
-                                struct error **err)
+static struct board *make_frame(const struct machine_config *config, const struct saved_identity *identity,
+                                const struct saved_machine *saved, struct error **err)
 {
     static const uint8_t none[16] = {0};
     struct board *b = aligned_alloc(_Alignof(struct board), sizeof(*b));
@@ -497,8 +499,10 @@ static struct board *make_frame(const struct machine_config *config, const struc
     }
     memset(b, 0, sizeof(*b));
     b->config = config;
+    b->identity = identity;
     b->saved = saved;
     b->signal_fd = -1;
+    b->migrate_settings = migrate_defaults;
     boot_source_init(&b->boot);
     pthread_mutex_init(&b->m.lock, NULL);
     b->m.loop = loop_new(&b->m.lock, err);
@@ -516,8 +520,8 @@ static struct board *make_frame(const struct machine_config *config, const struc
     b->m.event = runstate_event;
     if (memcmp(config->uuid, none, sizeof(none)) != 0)
         memcpy(b->m.uuid, config->uuid, sizeof(none));
-    else if (saved)
-        memcpy(b->m.uuid, saved->id.uuid, sizeof(none));
+    else if (identity)
+        memcpy(b->m.uuid, identity->uuid, sizeof(none));
     else
         make_uuid(b->m.uuid, config->name);
     return b;
@@ -529,20 +533,20 @@ static bool make_vcpus(struct board *b, struct error **err)
     return b->vcpus != NULL;
 }
 
-/* The state in which the machine will begin: booted, or as it was saved. */
+/* The state in which the machine will begin: booted, as it was saved, or none yet. */
 static bool set_up(struct board *b, struct error **err)
 {
-    if (!b->saved)
+    if (!b->identity)
         return firmware_start(b, true, err);
     devices_quiesce(&b->m);
     b->quiesced = true;
-    return saved_restore(b->saved, b, err);
+    return !b->saved || saved_restore(b->saved, b, err);
 }
 
-static struct board *make_board(const struct machine_config *config, const struct saved_machine *saved,
-                                int *status, struct error **err)
+static struct board *make_board(const struct machine_config *config, const struct saved_identity *identity,
+                                const struct saved_machine *saved, int *status, struct error **err)
 {
-    struct board *b = make_frame(config, saved, err);
+    struct board *b = make_frame(config, identity, saved, err);
 
     *status = BOARD_FAILED;
     if (!b)
@@ -552,7 +556,7 @@ static struct board *make_board(const struct machine_config *config, const struc
     else if (host_has_memory(config->memory, err))
         b->m.memory = guest_memory_new(config->memory, err);
     bool ok = b->m.memory && make_engine(b, status, err) &&
-              (saved ? firmware_prepare_saved(b, err) : firmware_prepare(b, err));
+              (identity ? firmware_prepare_saved(b, err) : firmware_prepare(b, err));
     if (ok) {
         machine_lock(&b->m);
         ok = add_devices(b, status, err) && firmware_fill_fw_cfg(b, err) && make_vcpus(b, err) &&
@@ -568,13 +572,19 @@ static struct board *make_board(const struct machine_config *config, const struc
 
 struct board *board_new(const struct machine_config *config, int *status, struct error **err)
 {
-    return make_board(config, NULL, status, err);
+    return make_board(config, NULL, NULL, status, err);
 }
 
 struct board *board_restore(const struct machine_config *config, const struct saved_machine *saved,
                             int *status, struct error **err)
 {
-    return make_board(config, saved, status, err);
+    return make_board(config, &saved->id, saved, status, err);
+}
+
+struct board *board_receive(const struct machine_config *config, const struct saved_identity *identity,
+                            int *status, struct error **err)
+{
+    return make_board(config, identity, NULL, status, err);
 }
 
 /* Last made, first gone: devices at the end may refer to those before them. */
@@ -590,6 +600,7 @@ static void free_devices(struct board *b)
 
 void board_free(struct board *b)
 {
+    migrate_free(b->migration);
     vcpus_free(b->vcpus);
     save_free(b->save);
     saved_check_free(b->saved_check);

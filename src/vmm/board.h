@@ -22,7 +22,9 @@
 struct block;
 struct disk_job;
 struct error;
+struct incoming;
 struct layer;
+struct migration;
 struct qmp;
 struct save_job;
 struct saved_check;
@@ -44,6 +46,8 @@ enum run_state {
     RUN_SHUTDOWN,
     RUN_PANICKED,
     RUN_INTERNAL_ERROR,
+    RUN_FINISH_MIGRATE, /* frozen: it may go on here or elsewhere */
+    RUN_POSTMIGRATE,    /* it goes on elsewhere */
 };
 
 struct board {
@@ -73,11 +77,17 @@ struct board {
     /* The main loop's, under the machine lock. */
     enum run_state state;
     bool quiesced;
-    const struct saved_machine *saved; /* that this machine began as; NULL: none. Not owned */
+    const struct saved_identity *identity; /* that this machine was given; NULL: none. Not owned */
+    const struct saved_machine *saved;     /* that this machine began as; NULL: none. Not owned */
     struct saved_check *saved_check;
     struct disk_job *disk_jobs;    /* disk_jobs.c */
     struct save_job *save;         /* NULL: nothing is being saved */
     struct control_save last_save; /* how the last save went */
+    struct migration *migration;   /* NULL: it is not being moved */
+    struct control_migrate_settings migrate_settings;
+    struct control_migration last_migration; /* how the last one went */
+    bool go_on_running;                      /* it ran before RUN_FINISH_MIGRATE */
+    bool start_paused;                       /* board_run leaves it frozen */
     int exit_status;
 
     /* What has happened and is to be acted on by the main loop; bits by enum machine_event and board_event.
@@ -98,6 +108,9 @@ enum board_event { BOARD_TRIPLE_FAULT = 16, BOARD_CPU_RESET, BOARD_CPU_ERROR };
 struct board *board_new(const struct machine_config *config, int *status, struct error **err);
 /* The same of a saved machine, in the state that was saved. `saved` outlives it. */
 struct board *board_restore(const struct machine_config *config, const struct saved_machine *saved,
+                            int *status, struct error **err);
+/* Of one that comes from elsewhere, frozen, its memory empty, its disks away. `identity` outlives it. */
+struct board *board_receive(const struct machine_config *config, const struct saved_identity *identity,
                             int *status, struct error **err);
 /* Writes back what is to be written and releases everything. */
 void board_free(struct board *b);
@@ -124,6 +137,21 @@ void runstate_event(struct machine *m, enum machine_event event, uint32_t value)
 void runstate_cpu_exit(void *opaque, unsigned index, const struct vm_exit *exit); /* a vCPU's thread */
 /* Opens the control socket and takes SIGTERM, SIGINT and SIGHUP, which are blocked in all threads. */
 bool runstate_init(struct board *b, struct error **err);
+
+/* Stops the guest where it is: nothing moves any more, and all state is complete. Main loop. */
+void runstate_freeze(struct board *b);
+/* It goes on. */
+void runstate_thaw(struct board *b);
+/* No vCPU runs between these two; after the second only if the machine does. */
+void runstate_hold(struct board *b);
+void runstate_let_go(struct board *b);
+
+/* runstate_migrate.c: the part of the control socket's operations that is about migration. */
+bool runstate_migrate(void *opaque, const char *address, struct error **err);
+void runstate_migrate_cancel(void *opaque);
+void runstate_migrate_info(void *opaque, struct control_migration *info);
+void runstate_migrate_settings(void *opaque, struct control_migrate_settings *out);
+void runstate_migrate_set(void *opaque, const struct control_migrate_settings *settings);
 
 /* crash_log.c: the registers and the instruction of a parked vCPU. */
 void crash_log(struct board *b, unsigned index, const char *why);

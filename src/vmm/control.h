@@ -77,6 +77,30 @@ struct control_job {
     bool ended;
 };
 
+/* How a migration to another process is to go on; QEMU's names and units. */
+struct control_migrate_settings {
+    bool auto_converge;      /* slow the guest down when it writes faster than can be sent */
+    bool events;             /* MIGRATION is sent */
+    bool compress;           /* memory, by zstd */
+    uint64_t max_bandwidth;  /* bytes a second while the machine runs; 0: no limit */
+    uint64_t downtime_limit; /* milliseconds for which the machine may stand still */
+    uint64_t throttle_initial, throttle_increment, throttle_max; /* percent */
+};
+
+/* How the last migration went, or how far the one in progress is. Times in nanoseconds, sizes in bytes. */
+struct control_migration {
+    const char *status; /* QEMU's MigrationStatus, "none" when there was none */
+    char error[512];    /* when it failed */
+    uint64_t setup_ns, total_ns, downtime_ns, expected_downtime_ns;
+    uint64_t transferred;      /* on the wire */
+    uint64_t remaining, total; /* of memory */
+    uint64_t full_pages, zero_pages;
+    uint64_t dirty_pages_rate; /* a second */
+    uint64_t bandwidth;        /* of memory, a second */
+    uint64_t rounds;
+    unsigned throttle; /* percent by which the guest is slowed down */
+};
+
 struct control_ops {
     /* QEMU's name of the run state: "running", "paused", "shutdown", "guest-panicked", "internal-error", ...
      */
@@ -121,6 +145,17 @@ struct control_ops {
     bool (*job_cancel)(void *opaque, const char *id, struct error **err); /* takes effect soon */
     bool (*job_dismiss)(void *opaque, const char *id, struct error **err);
     bool (*job_set_speed)(void *opaque, const char *id, uint64_t speed, struct error **err);
+
+    /*
+     * Begins to move the machine to whoever listens at an address (os/address.h); the event MIGRATION tells
+     * what becomes of it. False and *err when it cannot be begun. Cancelling takes effect soon, unless the
+     * machine is as good as gone.
+     */
+    bool (*migrate)(void *opaque, const char *address, struct error **err);
+    void (*migrate_cancel)(void *opaque);
+    void (*migrate_info)(void *opaque, struct control_migration *info);
+    void (*migrate_settings)(void *opaque, struct control_migrate_settings *out);
+    void (*migrate_set)(void *opaque, const struct control_migrate_settings *settings);
 };
 
 #endif

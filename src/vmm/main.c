@@ -14,6 +14,7 @@
 #include "core/device.h"
 #include "os/standard.h"
 #include "vmm/board.h"
+#include "vmm/migrate.h"
 #include "vmm/save.h"
 
 /* Tells whoever started the process how it went: one line. Then the descriptor is closed. */
@@ -34,12 +35,21 @@ static void report(int fd, const char *text)
     close(fd);
 }
 
-static void report_ready(void *opaque)
-{
-    struct machine_config *config = opaque;
+/* A machine that this process runs, and where it came from. */
+struct life {
+    struct machine_config *config;
+    struct saved_machine *saved; /* NULL: none */
+    struct incoming *incoming;   /* NULL: none */
+};
 
-    report(config->ready_fd, "ready");
-    config->ready_fd = -1;
+static void started(void *opaque)
+{
+    struct life *life = opaque;
+
+    if (life->incoming)
+        incoming_took(life->incoming);
+    report(life->config->ready_fd, "ready");
+    life->config->ready_fd = -1;
 }
 
 static void print_classes(void)
@@ -100,32 +110,50 @@ static void set_signals(void)
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow gives an error */
 }
 
-static bool open_saved(struct machine_config *config, struct saved_machine **saved, struct error **err)
+static struct board *restore(struct life *life, int *status, struct error **err)
 {
-    *saved = saved_open(config->restore, config, err);
-    if (!*saved)
-        return false;
-    if (!config->verify || saved_memory_verify(&(*saved)->file, &(*saved)->table, NULL, err))
-        return true;
-    saved_free(*saved);
-    return false;
+    struct machine_config *config = life->config;
+    struct saved_machine *saved = life->saved = saved_open(config->restore, config, err);
+
+    if (!saved || (config->verify && !saved_memory_verify(&saved->file, &saved->table, NULL, err)))
+        return NULL;
+    return board_restore(config, saved, status, err);
+}
+
+static struct board *receive(struct life *life, int *status, struct error **err)
+{
+    struct incoming *in = life->incoming = incoming_open(life->config, err);
+    struct error *why = NULL;
+
+    if (!in)
+        return NULL;
+    struct board *b = board_receive(life->config, incoming_identity(in), status, &why);
+    if (!b)
+        incoming_give_up(in, why);
+    if (b && incoming_take(in, b, &why))
+        return b;
+    *err = why;
+    if (b)
+        board_free(b);
+    return NULL;
 }
 
 static int run(struct machine_config *config)
 {
+    struct life life = {.config = config};
     struct error *err = NULL;
-    struct saved_machine *saved = NULL;
     int status = BOARD_FAILED;
 
     set_signals();
-    if (config->restore && !open_saved(config, &saved, &err))
-        return fail(config, status, err);
-    struct board *b = saved ? board_restore(config, saved, &status, &err) : board_new(config, &status, &err);
+    struct board *b = config->restore    ? restore(&life, &status, &err)
+                      : config->incoming ? receive(&life, &status, &err)
+                                         : board_new(config, &status, &err);
     if (b) {
-        status = board_run(b, report_ready, config);
+        status = board_run(b, started, &life);
         board_free(b);
     }
-    saved_free(saved);
+    incoming_free(life.incoming);
+    saved_free(life.saved);
     return b ? status : fail(config, status, err);
 }
 

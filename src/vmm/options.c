@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/parse.h"
 #include "base/util.h"
+#include "os/address.h"
 
 #define MEMORY_MIN     (1 * MIB)
 #define MEMORY_MAX     (1024 * GIB) /* what guest memory can be */
@@ -22,6 +23,7 @@
 const char options_help[] =
     "usage: ruche-vmm --kernel FILE [OPTION]...\n"
     "       ruche-vmm --restore FILE [OPTION]...\n"
+    "       ruche-vmm --incoming unix:PATH|tcp:HOST:PORT|fd:N [OPTION]...\n"
     "\n"
     "Runs one machine. Usually started by `ruche run`, whose options of the same names are described in\n"
     "ruche(1). Further ones:\n"
@@ -57,6 +59,7 @@ enum option_id {
     OPT_NO_REBOOT,
     OPT_PAUSED,
     OPT_RESTORE,
+    OPT_INCOMING,
     OPT_VERIFY,
     OPT_TRACE,
     OPT_NO_CACHE,
@@ -87,6 +90,7 @@ static const struct option long_options[] = {
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"paused", no_argument, NULL, OPT_PAUSED},
     {"restore", required_argument, NULL, OPT_RESTORE},
+    {"incoming", required_argument, NULL, OPT_INCOMING},
     {"verify", no_argument, NULL, OPT_VERIFY},
     {"trace", required_argument, NULL, OPT_TRACE},
     {"no-cache", no_argument, NULL, OPT_NO_CACHE},
@@ -427,6 +431,10 @@ static bool take(struct parser *p, int option, const char *value)
         return true;
     case OPT_RESTORE:
         return set_text(p, &c->restore, value, "restore");
+    case OPT_INCOMING:
+        return address_check(value, NULL)
+                   ? set_text(p, &c->incoming, value, "incoming")
+                   : refuse(p, "--incoming '%.200s': not unix:PATH, tcp:HOST:PORT or fd:N", value);
     case OPT_VERIFY:
         c->verify = true;
         return true;
@@ -449,17 +457,17 @@ static bool take(struct parser *p, int option, const char *value)
     }
 }
 
-/* A saved machine has all that it is made of; only its surroundings may be others. */
-static void finish_restore(struct parser *p)
+/* A saved machine, and one that comes, has all that it is made of; only its surroundings may be others. */
+static void finish_restore(struct parser *p, const char *how)
 {
     static const uint32_t own = BIT(OPT_CPU) | BIT(OPT_CPUS) | BIT(OPT_MEMORY) | BIT(OPT_KERNEL) |
                                 BIT(OPT_INITRD) | BIT(OPT_MODULE) | BIT(OPT_CMDLINE) | BIT(OPT_DEVICE);
 
     for (const struct option *o = long_options; o->name; o++)
         if (own & p->given & BIT(o->val))
-            refuse(p, "--%s does not go with --restore: the saved machine has its own", o->name);
+            refuse(p, "--%s does not go with --%s: the machine has its own", o->name, how);
     if (p->config->no_net)
-        refuse(p, "--net none does not go with --restore: the saved machine has its networks");
+        refuse(p, "--net none does not go with --%s: the machine has its networks", how);
 }
 
 /* Where programs keep what they can make again (XDG Base Directory Specification). */
@@ -482,12 +490,18 @@ static void finish(struct parser *p)
         default_cache(c);
     if (c->no_net && c->net_count > 0)
         refuse(p, "--net none: another --net asks for a network");
+    if (c->restore && c->incoming)
+        refuse(p, "--incoming does not go with --restore");
     if (c->restore) {
-        finish_restore(p);
+        finish_restore(p, "restore");
         return;
     }
     if (c->verify)
         refuse(p, "--verify is for a saved machine: --restore FILE is missing");
+    if (c->incoming) {
+        finish_restore(p, "incoming");
+        return;
+    }
     if (!c->kernel)
         refuse(p, "nothing to boot: --kernel FILE is missing");
     if (!c->no_net && c->net_count == 0 && (c->net[0] = copy(p, "user")))
@@ -525,8 +539,9 @@ enum options_result options_parse(struct machine_config *config, int argc, char 
 
 void options_free(struct machine_config *c)
 {
-    char *single[] = {c->name,    c->engine, c->translations, c->jitdump, c->cpu,     c->kernel,  c->initrd,
-                      c->cmdline, c->serial, c->serial_log,   c->agent,   c->control, c->restore, c->trace};
+    char *single[] = {c->name,   c->engine,  c->translations, c->jitdump, c->cpu,
+                      c->kernel, c->initrd,  c->cmdline,      c->serial,  c->serial_log,
+                      c->agent,  c->control, c->restore,      c->trace,   c->incoming};
 
     for (size_t i = 0; i < ARRAY_SIZE(single); i++)
         free(single[i]);

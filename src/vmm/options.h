@@ -61,10 +61,11 @@ struct machine_config {
     char *control;    /* a path, "fd:N", or NULL: no control socket */
     int ready_fd;     /* -1: none */
     bool no_reboot;
-    bool paused;   /* it runs only once the control socket says so */
-    char *trace;   /* file for a line about each exit from guest code; NULL: none */
-    char *restore; /* a saved machine that goes on instead of booting; NULL: none */
-    bool verify;   /* all of it is read before that */
+    bool paused;    /* it runs only once the control socket says so */
+    char *trace;    /* file for a line about each exit from guest code; NULL: none */
+    char *restore;  /* a saved machine that goes on instead of booting; NULL: none */
+    bool verify;    /* all of it is read before that */
+    char *incoming; /* where a machine comes to (os/address.h), instead of booting one; NULL: none */
 };
 
 enum options_result {

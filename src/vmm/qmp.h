@@ -54,6 +54,7 @@ extern const struct qmp_command qmp_block_commands[];
 extern const struct qmp_command qmp_chardev_commands[];
 extern const struct qmp_command qmp_cpu_commands[];
 extern const struct qmp_command qmp_job_commands[];
+extern const struct qmp_command qmp_migrate_commands[];
 extern const struct qmp_command qmp_power_commands[];
 extern const struct qmp_command qmp_query_commands[];
 extern const struct qmp_command qmp_save_commands[];

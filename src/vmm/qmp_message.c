@@ -13,9 +13,8 @@
 #define QEMU_MICRO 0
 
 const struct qmp_command *const qmp_command_tables[] = {
-    qmp_block_commands, qmp_chardev_commands, qmp_cpu_commands,
-    qmp_job_commands,   qmp_power_commands,   qmp_query_commands,
-    qmp_save_commands,  qmp_stats_commands,   NULL,
+    qmp_block_commands, qmp_chardev_commands, qmp_cpu_commands,  qmp_job_commands,   qmp_migrate_commands,
+    qmp_power_commands, qmp_query_commands,   qmp_save_commands, qmp_stats_commands, NULL,
 };
 
 const struct qmp_command *qmp_command_find(const char *name)

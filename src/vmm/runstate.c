@@ -21,6 +21,7 @@
 #include "device/virtio/virtio_console.h"
 #include "vmm/board.h"
 #include "vmm/disk_jobs.h"
+#include "vmm/migrate.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
 
@@ -62,8 +63,7 @@ static json_t *reason(bool guest, const char *text)
     return json_pack("{s:b, s:s}", "guest", guest, "reason", text);
 }
 
-/* Stops the guest where it is: nothing moves any more, and all state is complete. */
-static void freeze(struct board *b)
+void runstate_freeze(struct board *b)
 {
     vcpus_pause(b->vcpus);
     b->ops->run_time(b->engine, false);
@@ -73,7 +73,7 @@ static void freeze(struct board *b)
     b->quiesced = true;
 }
 
-static void thaw(struct board *b)
+void runstate_thaw(struct board *b)
 {
     save_disks_forget(b);
     if (b->quiesced)
@@ -100,7 +100,7 @@ static void end(struct board *b, int status, bool guest, const char *why)
 /* The machine stays as it is, for whoever looks at it through the control socket. */
 static void halt_with(struct board *b, enum run_state state)
 {
-    freeze(b);
+    runstate_freeze(b);
     b->state = state;
     qmp_event(b->qmp, "STOP", NULL);
 }
@@ -110,9 +110,11 @@ static void reset(struct board *b, bool guest, const char *why)
     struct error *err = NULL;
     bool go_on = b->state == RUN_RUNNING || b->state == RUN_INTERNAL_ERROR || b->state == RUN_PANICKED;
 
-    freeze(b);
+    runstate_freeze(b);
     if (b->save)
         save_cancel(b->save); /* not all that loading the kernel writes is in the engine's log */
+    if (b->migration)
+        migrate_memory_changed(b->migration);
     devices_reset(&b->m);
     for (unsigned i = 0; i < b->m.cpu_count; i++)
         b->ops->reset(vcpus_get(b->vcpus, i));
@@ -124,7 +126,7 @@ static void reset(struct board *b, bool guest, const char *why)
     }
     qmp_event(b->qmp, "RESET", reason(guest, why));
     if (go_on)
-        thaw(b);
+        runstate_thaw(b);
     else
         b->state = RUN_PAUSED;
 }
@@ -139,7 +141,7 @@ static void guest_reset(struct board *b)
 
 static void triple_fault(struct board *b)
 {
-    freeze(b);
+    runstate_freeze(b);
     if (b->config->no_reboot) {
         crash_log(b, b->cpu_exit_index, *b->cpu_exit.text ? b->cpu_exit.text : "triple fault");
         end(b, BOARD_CRASHED, true, "guest-reset");
@@ -160,7 +162,7 @@ static void panicked(struct board *b)
 
 static void cpu_error(struct board *b)
 {
-    freeze(b);
+    runstate_freeze(b);
     crash_log(b, b->cpu_exit_index, b->cpu_exit.text);
     log_line(LOG_ERROR, "the engine cannot go on; the machine stands still");
     if (b->config->no_reboot)
@@ -198,9 +200,14 @@ static void handle_pending(void *opaque)
 static const char *control_status(void *opaque)
 {
     static const char *const names[] = {
-        [RUN_STARTING] = "prelaunch",      [RUN_RUNNING] = "running",
-        [RUN_PAUSED] = "paused",           [RUN_SHUTDOWN] = "shutdown",
-        [RUN_PANICKED] = "guest-panicked", [RUN_INTERNAL_ERROR] = "internal-error",
+        [RUN_STARTING] = "prelaunch",
+        [RUN_RUNNING] = "running",
+        [RUN_PAUSED] = "paused",
+        [RUN_SHUTDOWN] = "shutdown",
+        [RUN_PANICKED] = "guest-panicked",
+        [RUN_INTERNAL_ERROR] = "internal-error",
+        [RUN_FINISH_MIGRATE] = "finish-migrate",
+        [RUN_POSTMIGRATE] = "postmigrate",
     };
     return names[((struct board *)opaque)->state];
 }
@@ -214,20 +221,29 @@ static void control_stop(void *opaque)
 {
     struct board *b = opaque;
 
+    b->go_on_running = false; /* if it is being moved just now */
     if (b->state == RUN_RUNNING)
         halt_with(b, RUN_PAUSED);
+}
+
+/* It may run elsewhere, or does. */
+static bool is_leaving(const struct board *b)
+{
+    return b->state == RUN_FINISH_MIGRATE || b->state == RUN_POSTMIGRATE;
 }
 
 static bool control_cont(void *opaque, struct error **err)
 {
     struct board *b = opaque;
 
+    if (is_leaving(b))
+        return error_set(err, EBUSY, "The machine is moving to another host"), false;
     if (b->state == RUN_PANICKED || b->state == RUN_INTERNAL_ERROR || b->state == RUN_SHUTDOWN) {
         error_set(err, EBUSY, "Resetting the Virtual Machine is required");
         return false;
     }
     if (b->state == RUN_PAUSED) {
-        thaw(b);
+        runstate_thaw(b);
         qmp_event(b->qmp, "RESUME", NULL);
     }
     return true;
@@ -237,7 +253,7 @@ static void post_reset(void *opaque)
 {
     struct board *b = opaque;
 
-    if (b->state != RUN_SHUTDOWN)
+    if (b->state != RUN_SHUTDOWN && !is_leaving(b))
         reset(b, false, "host-qmp-system-reset");
 }
 
@@ -333,13 +349,13 @@ static bool control_chardev_info(void *opaque, unsigned index, struct control_ch
 /* Saving. The machine runs, or stands still, or is stopped and goes on meanwhile; only a reset makes the save
  * give up. */
 
-static void hold(struct board *b)
+void runstate_hold(struct board *b)
 {
     vcpus_pause(b->vcpus);
 }
 
 /* Unless they stand still for a reason of their own. */
-static void let_go(struct board *b)
+void runstate_let_go(struct board *b)
 {
     uint32_t pending = __atomic_load_n(&b->pending, __ATOMIC_SEQ_CST);
 
@@ -359,13 +375,13 @@ static bool take_moment(struct board *b, struct error **err)
         return false;
     uint64_t begin = monotonic_ns();
     if (running)
-        freeze(b);
+        runstate_freeze(b);
     bool ok = !__atomic_load_n(&b->pending, __ATOMIC_SEQ_CST);
     if (!ok)
         error_set(err, EBUSY, "the guest is about to reset or end it");
     ok = ok && save_take(b->save, err);
     if (running)
-        thaw(b);
+        runstate_thaw(b);
     b->last_save.pause_ns = running ? monotonic_ns() - begin : 0;
     return ok;
 }
@@ -388,15 +404,17 @@ static void save_done(struct board *b, const struct error *failure)
 }
 
 static const struct save_ops save_ops = {
-    .hold = hold, .let_go = let_go, .take = take_moment, .done = save_done};
+    .hold = runstate_hold, .let_go = runstate_let_go, .take = take_moment, .done = save_done};
 
 static bool control_save(void *opaque, const struct control_save_order *order, struct error **err)
 {
     struct board *b = opaque;
 
-    if (b->save || (b->state != RUN_RUNNING && b->state != RUN_PAUSED))
+    if (b->save || b->migration || (b->state != RUN_RUNNING && b->state != RUN_PAUSED))
         return error_set(err, EBUSY, "cannot save the machine: %s",
-                         b->save ? "it is being saved" : "it has stopped"),
+                         b->save        ? "it is being saved"
+                         : b->migration ? "it is being moved"
+                                        : "it has stopped"),
                false;
     struct save_job *job = save_prepare(b, order, err);
     if (!job)
@@ -462,6 +480,11 @@ static const struct control_ops control_ops = {
     .job_cancel = disk_jobs_cancel,
     .job_dismiss = disk_jobs_dismiss,
     .job_set_speed = disk_jobs_set_speed,
+    .migrate = runstate_migrate,
+    .migrate_cancel = runstate_migrate_cancel,
+    .migrate_info = runstate_migrate_info,
+    .migrate_settings = runstate_migrate_settings,
+    .migrate_set = runstate_migrate_set,
 };
 
 static void take_signal(void *opaque, int fd, uint32_t events)
@@ -499,12 +522,12 @@ int board_run(struct board *b, void (*started)(void *opaque), void *opaque)
 
     engine_tell(b);
     machine_lock(&b->m);
-    if (b->config->paused) {
+    if (b->config->paused)
         save_disks_remember(b);
+    if (b->config->paused || b->start_paused)
         b->state = RUN_PAUSED;
-    } else {
-        thaw(b);
-    }
+    else
+        runstate_thaw(b);
     if (b->saved && !b->config->verify)
         b->saved_check = saved_check_start(b->saved, b, saved_is_damaged, &err);
     machine_unlock(&b->m);

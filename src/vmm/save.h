@@ -59,6 +59,9 @@ bool save_disks_flush(struct board *b, struct error **err);
 bool save_disks_settle(struct board *b, struct saved_identity *id, struct error **err);
 /* Marks them as the machine has found them: until it runs it does not change what they hold. */
 void save_disks_remember(struct board *b);
+/* What the disks are while the machine runs: sizes, and of those that it only reads the time of the last
+ * write. Fills in id->disk. */
+void save_disks_identify(const struct board *b, struct saved_identity *id);
 /* The machine goes on: the marks mean nothing any more. */
 void save_disks_forget(struct board *b);
 /* Closes the images, which may write to them without changing what the guest sees: the marks stay. */
@@ -90,6 +93,12 @@ struct saved_machine {
  */
 struct saved_machine *saved_open(const char *path, struct machine_config *config, struct error **err);
 void saved_free(struct saved_machine *s);
+
+/* Whether the disks are there, and were not written to since. */
+bool saved_check_disks(const struct machine_config *config, const struct saved_identity *id,
+                       struct error **err);
+/* Whether the machine's disks, which are open, have the size that the guest knows. */
+bool saved_check_sizes(const struct board *b, const struct saved_identity *id, struct error **err);
 
 /* Guest memory as it was saved; read from the file when it is touched. */
 struct guest_memory *saved_memory(const struct saved_machine *s, uint64_t size, struct error **err);

@@ -12,11 +12,6 @@
 #include "base/util.h"
 #include "core/memory.h"
 
-static void json_cleanup(json_t **o)
-{
-    json_decref(*o);
-}
-
 /* Writing. */
 
 /* Names stay right when the machine wakes up in another folder. */

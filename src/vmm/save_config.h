@@ -16,6 +16,12 @@
 
 struct error;
 
+/* For `cleanup(json)`. */
+static inline void json_cleanup(json_t **o)
+{
+    json_decref(*o);
+}
+
 /* A disk that a saved machine goes on with. */
 struct saved_disk {
     uint64_t size;   /* what the guest sees, bytes */

@@ -121,6 +121,17 @@ void save_disks_remember(struct board *b)
         b->disk[i].mark = last_change(disk_path(b, i));
 }
 
+void save_disks_identify(const struct board *b, struct saved_identity *id)
+{
+    id->disk_count = b->config->disk_count;
+    for (unsigned i = 0; i < id->disk_count; i++) {
+        struct block_info info;
+        block_get_info(b->disk[i].block, &info);
+        id->disk[i] =
+            (struct saved_disk){.size = info.size, .changed = info.readonly ? last_change(info.path) : 0};
+    }
+}
+
 void save_disks_forget(struct board *b)
 {
     for (unsigned i = 0; i < b->config->disk_count; i++)

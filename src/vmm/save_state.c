@@ -58,6 +58,11 @@ static bool put(struct state_buf *out, const void *data, size_t len)
     return true;
 }
 
+bool save_state_put(struct state_buf *out, const void *data, size_t len, struct error **err)
+{
+    return put(out, data, len) || (error_set_errno(err, ENOMEM, "cannot save a state"), false);
+}
+
 static bool put_name(struct state_buf *out, const char *name)
 {
     uint8_t len = (uint8_t)MIN(strlen(name), (size_t)NAME_LEN - 1);
@@ -111,6 +116,22 @@ bool save_state(struct board *b, struct state_buf *out, struct error **err)
         if (!put_record(out, d->id, d->cls->name, d->cls->state, d, err))
             return false;
     return true;
+}
+
+void save_state_each(const struct board *b,
+                     void (*fn)(void *opaque, const char *name, const char *cls,
+                                const struct state_desc *desc),
+                     void *opaque)
+{
+    char name[16];
+
+    fn(opaque, "board", "board", &board_desc);
+    for (unsigned i = 0; i < b->m.cpu_count; i++) {
+        cpu_name(name, i);
+        fn(opaque, name, "x86-cpu", &x86_cpu_state);
+    }
+    for (const struct device *d = b->m.devices; d; d = d->next)
+        fn(opaque, d->id, d->cls->name, d->cls->state);
 }
 
 /* Loading. */

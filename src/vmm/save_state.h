@@ -19,6 +19,15 @@ struct error;
  */
 bool save_state(struct board *b, struct state_buf *out, struct error **err);
 
+/* Calls `fn` for each object of which there will be a record. Lock held. */
+void save_state_each(const struct board *b,
+                     void (*fn)(void *opaque, const char *name, const char *cls,
+                                const struct state_desc *desc),
+                     void *opaque);
+
+/* Appends bytes that are no record. */
+bool save_state_put(struct state_buf *out, const void *data, size_t len, struct error **err);
+
 /*
  * Whether these are records of classes that this Ruche has; says nothing of their contents. `what` is the
  * file's name, for messages.

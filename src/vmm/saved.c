@@ -30,6 +30,28 @@ static bool check_disk(const struct disk_config *d, const struct saved_disk *sav
     return false;
 }
 
+bool saved_check_disks(const struct machine_config *config, const struct saved_identity *id,
+                       struct error **err)
+{
+    for (unsigned i = 0; i < id->disk_count; i++)
+        if (!check_disk(&config->disk[i], &id->disk[i], err))
+            return false;
+    return true;
+}
+
+bool saved_check_sizes(const struct board *b, const struct saved_identity *id, struct error **err)
+{
+    for (unsigned i = 0; i < id->disk_count; i++) {
+        struct block_info info;
+        block_get_info(b->disk[i].block, &info);
+        if (info.size != id->disk[i].size)
+            return error_set(err, EINVAL, "disk '%s' has %llu bytes instead of %llu", b->config->disk[i].path,
+                             (unsigned long long)info.size, (unsigned long long)id->disk[i].size),
+                   false;
+    }
+    return true;
+}
+
 static bool check(struct saved_machine *s, const struct machine_config *config, struct error **err)
 {
     struct error *why = NULL;
@@ -37,8 +59,8 @@ static bool check(struct saved_machine *s, const struct machine_config *config, 
     if (s->table.count * SAVE_PAGE != config->memory)
         error_set(&why, EINVAL, "it has %zu KiB of memory, and describes %llu",
                   s->table.count * (SAVE_PAGE / 1024), (unsigned long long)(config->memory / KIB));
-    for (unsigned i = 0; !why && i < s->id.disk_count; i++)
-        check_disk(&config->disk[i], &s->id.disk[i], &why);
+    if (!why)
+        saved_check_disks(config, &s->id, &why);
     if (!why)
         saved_check_cpu(&s->id.cpu, &why);
     if (!why)
@@ -109,19 +131,14 @@ struct guest_memory *saved_memory(const struct saved_machine *s, uint64_t size, 
 
 bool saved_restore(const struct saved_machine *s, struct board *b, struct error **err)
 {
-    for (unsigned i = 0; i < s->id.disk_count; i++) {
-        struct block_info info;
-        block_get_info(b->disk[i].block, &info);
-        if (info.size != s->id.disk[i].size)
-            return error_set(err, EINVAL, "saved machine '%s': disk '%s' has %llu bytes instead of %llu",
-                             s->file.path, b->config->disk[i].path, (unsigned long long)info.size,
-                             (unsigned long long)s->id.disk[i].size),
-                   false;
+    struct error *why = NULL;
+
+    if (!saved_check_sizes(b, &s->id, &why))
+        return error_prefix(err, why, "saved machine '%s'", s->file.path), false;
+    for (unsigned i = 0; i < s->id.disk_count; i++)
         b->disk[i].mark = s->id.disk[i].changed;
-    }
     /* Whoever goes on from the file may not be the only one. */
-    return saved_load_state(b, s->state, s->state_len, s->file.path, err) &&
-           vmgenid_renew(b->m.vmgenid, err);
+    return saved_load_state(b, s->state, s->state_len, s->file.path, err) && vmgenid_renew(b->m.vmgenid, err);
 }
 
 /* Checking in the background. */

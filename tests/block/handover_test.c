@@ -52,7 +52,9 @@ static void there_and_back(const char *format)
         expect(b, 0, 1);
         expect(b, MIB, (uint8_t)(10 + i));
         fill(b, 2 * MIB, (uint8_t)(20 + i));
-        must_move(b, a);
+        block_close(a);
+        a = b;
+        b = must_open("disk", format, BLOCK_AWAY);
         expect(a, 2 * MIB, (uint8_t)(20 + i));
     }
     block_close(b);
@@ -89,8 +91,15 @@ static void test_only_one_has_it(void **state)
     block_close(c); /* as when its process is killed: the lock ends with it */
     assert_true(block_take(a, NULL));
     expect(a, 0, 3);
-    block_close(a);
+    /* Not when the other one wrote to it. */
+    must_move(a, b);
+    fill(b, 0, 4);
     block_close(b);
+    err = NULL;
+    assert_false(block_take(a, &err));
+    assert_int_equal(err->code, ESTALE);
+    error_free(err);
+    block_close(a);
 }
 
 static void test_not_the_same_file(void **state)

@@ -14,6 +14,7 @@
 struct fake_machine {
     bool running, refuse;
     char calls[256];
+    struct control_migrate_settings settings;
 };
 
 static inline void fake_note(void *opaque, const char *what)
@@ -184,6 +185,42 @@ static inline bool fake_job_set_speed(void *opaque, const char *id, uint64_t spe
     return true;
 }
 
+static inline bool fake_migrate(void *opaque, const char *address, struct error **err)
+{
+    if (((struct fake_machine *)opaque)->refuse) {
+        error_set(err, EBUSY, "refused");
+        return false;
+    }
+    fake_note(opaque, "migrate ");
+    fake_note(opaque, address);
+    return true;
+}
+
+static inline void fake_migrate_cancel(void *opaque)
+{
+    fake_note(opaque, " migrate-cancel");
+}
+
+static inline void fake_migrate_info(void *opaque, struct control_migration *info)
+{
+    *info = (struct control_migration){.status = ((struct fake_machine *)opaque)->running ? "failed" : "none",
+                                       .error = "the line broke",
+                                       .total_ns = 7000000,
+                                       .downtime_ns = 3000000,
+                                       .remaining = 5,
+                                       .throttle = 20};
+}
+
+static inline void fake_migrate_settings(void *opaque, struct control_migrate_settings *out)
+{
+    *out = ((struct fake_machine *)opaque)->settings;
+}
+
+static inline void fake_migrate_set(void *opaque, const struct control_migrate_settings *settings)
+{
+    ((struct fake_machine *)opaque)->settings = *settings;
+}
+
 static const struct control_ops fake_ops = {
     .status = fake_status,
     .running = fake_running,
@@ -207,6 +244,11 @@ static const struct control_ops fake_ops = {
     .job_cancel = fake_job_cancel,
     .job_dismiss = fake_job_dismiss,
     .job_set_speed = fake_job_set_speed,
+    .migrate = fake_migrate,
+    .migrate_cancel = fake_migrate_cancel,
+    .migrate_info = fake_migrate_info,
+    .migrate_settings = fake_migrate_settings,
+    .migrate_set = fake_migrate_set,
 };
 
 #endif

@@ -223,6 +223,84 @@ static void wrong_disks(void **state)
            "'speed' is wanted");
 }
 
+static void ask(struct fake_machine *fake, const char *request, const char *reply)
+{
+    bool negotiated = true;
+    json_t *o = qmp_answer(&fake_ops, fake, request, strlen(request), &negotiated);
+    char *text = json_dumps(o, JSON_SORT_KEYS);
+
+    if (!strstr(text, reply))
+        fail_msg("'%s' is answered '%s', not '%s'", request, text, reply);
+    free(text);
+    json_decref(o);
+}
+
+static void migration(void **state)
+{
+    struct fake_machine fake = {.running = true};
+
+    ask(&fake, "{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"unix:/x\", \"detach\": true}}",
+        "{\"return\": {}}");
+    ask(&fake, "{\"execute\": \"migrate_cancel\"}", "{\"return\": {}}");
+    assert_string_equal(fake.calls, "migrate unix:/x migrate-cancel");
+    ask(&fake, "{\"execute\": \"migrate\"}", "wants the argument 'uri'");
+    ask(&fake, "{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"unix:/x\", \"blk\": true}}",
+        "disks do not go with the machine");
+    ask(&fake, "{\"execute\": \"query-migrate\"}",
+        "{\"return\": {\"cpu-throttle-percentage\": 20, \"downtime\": 3, \"error-desc\": \"the line "
+        "broke\", ");
+    ask(&fake, "{\"execute\": \"query-migrate\"}", "\"remaining\": 5");
+    ask(&fake, "{\"execute\": \"query-migrate\"}", "\"status\": \"failed\", \"total-time\": 7}");
+    fake.running = false;
+    ask(&fake, "{\"execute\": \"query-migrate\"}", "{\"return\": {}}");
+    fake.refuse = true;
+    ask(&fake, "{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"unix:/x\"}}", "refused");
+}
+
+static void set_capability(struct fake_machine *fake, const char *name, const char *state, const char *reply)
+{
+    char request[256];
+
+    snprintf(
+        request, sizeof(request),
+        "{\"execute\": \"migrate-set-capabilities\", \"arguments\": {\"capabilities\": [{\"capability\": "
+        "\"%s\", \"state\": %s}]}}",
+        name, state);
+    ask(fake, request, reply);
+}
+
+static void set_parameter(struct fake_machine *fake, const char *name, const char *value, const char *reply)
+{
+    char request[256];
+
+    snprintf(request, sizeof(request),
+             "{\"execute\": \"migrate-set-parameters\", \"arguments\": {\"%s\": %s}}", name, value);
+    ask(fake, request, reply);
+}
+
+static void migration_settings(void **state)
+{
+    struct fake_machine fake = {.settings.downtime_limit = 50};
+
+    set_capability(&fake, "auto-converge", "true", "{\"return\": {}}");
+    set_capability(&fake, "xbzrle", "false", "{\"return\": {}}"); /* what is not there is off */
+    set_capability(&fake, "xbzrle", "true", "there is no capability 'xbzrle'");
+    set_capability(&fake, "events", "1", "there is no capability");
+    ask(&fake, "{\"execute\": \"query-migrate-capabilities\"}",
+        "{\"return\": [{\"capability\": \"auto-converge\", \"state\": true}, {\"capability\": \"events\", "
+        "\"state\": false}]}");
+    set_parameter(&fake, "max-bandwidth", "1000000", "{\"return\": {}}");
+    set_parameter(&fake, "max-bandwidth", "-1", "'max-bandwidth' is a number from 0");
+    set_parameter(&fake, "max-cpu-throttle", "100", "'max-cpu-throttle' is a number from 1 to 99");
+    set_parameter(&fake, "downtime-limit", "\"5\"", "'downtime-limit' is a number");
+    set_parameter(&fake, "ruche-compression", "\"zstd\"", "{\"return\": {}}");
+    set_parameter(&fake, "ruche-compression", "\"lzo\"", "is 'none' or 'zstd'");
+    set_parameter(&fake, "tls-creds", "\"x\"", "Parameter 'tls-creds' is unexpected");
+    ask(&fake, "{\"execute\": \"query-migrate-parameters\"}",
+        "\"downtime-limit\": 50, \"max-bandwidth\": 1000000");
+    assert_true(fake.settings.compress);
+}
+
 static void power(void **state)
 {
     struct fake_machine fake = {.running = true};
@@ -247,9 +325,17 @@ static void power(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scan_finds_ends), cmocka_unit_test(errors),  cmocka_unit_test(negotiation),
-        cmocka_unit_test(id_is_echoed),    cmocka_unit_test(queries), cmocka_unit_test(statistics),
-        cmocka_unit_test(saving),          cmocka_unit_test(disks),   cmocka_unit_test(wrong_disks),
+        cmocka_unit_test(scan_finds_ends),
+        cmocka_unit_test(errors),
+        cmocka_unit_test(negotiation),
+        cmocka_unit_test(id_is_echoed),
+        cmocka_unit_test(queries),
+        cmocka_unit_test(statistics),
+        cmocka_unit_test(saving),
+        cmocka_unit_test(disks),
+        cmocka_unit_test(wrong_disks),
+        cmocka_unit_test(migration),
+        cmocka_unit_test(migration_settings),
         cmocka_unit_test(power),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
