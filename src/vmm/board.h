@@ -86,6 +86,7 @@ struct board {
     struct migration *migration;   /* NULL: it is not being moved */
     struct control_migrate_settings migrate_settings;
     struct control_migration last_migration; /* how the last one went */
+    bool resting;                            /* throttle.c: the vCPUs stand still for a moment */
     bool go_on_running;                      /* it ran before RUN_FINISH_MIGRATE */
     bool start_paused;                       /* board_run leaves it frozen */
     int exit_status;

@@ -37,7 +37,7 @@
 #define RECLAIM_US    50000
 
 const struct control_migrate_settings migrate_defaults = {.events = true,
-                                                          .downtime_limit = 50,
+                                                          .downtime_limit = 30,
                                                           .throttle_initial = 20,
                                                           .throttle_increment = 10,
                                                           .throttle_max = 99};

@@ -359,7 +359,7 @@ void runstate_let_go(struct board *b)
 {
     uint32_t pending = __atomic_load_n(&b->pending, __ATOMIC_SEQ_CST);
 
-    if (b->state == RUN_RUNNING && !(pending & ~(uint32_t)BIT(MACHINE_CRASHLOADED)))
+    if (b->state == RUN_RUNNING && !b->resting && !(pending & ~(uint32_t)BIT(MACHINE_CRASHLOADED)))
         vcpus_resume(b->vcpus);
 }
 

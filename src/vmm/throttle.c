@@ -11,14 +11,14 @@ static void next(void *opaque)
     struct throttle *t = opaque;
     struct board *b = t->board;
 
-    t->resting = !t->resting && t->percent;
-    if (b->state == RUN_RUNNING && t->resting)
+    b->resting = !b->resting && t->percent;
+    if (b->state == RUN_RUNNING && b->resting)
         vcpus_pause_soon(b->vcpus);
     else if (b->state == RUN_RUNNING)
         runstate_let_go(b);
     if (t->percent)
         loop_timer_arm(&t->timer,
-                       monotonic_ns() + (t->resting ? RUN_NS * t->percent / (100 - t->percent) : RUN_NS));
+                       monotonic_ns() + (b->resting ? RUN_NS * t->percent / (100 - t->percent) : RUN_NS));
 }
 
 void throttle_init(struct throttle *t, struct board *b)
@@ -37,6 +37,6 @@ void throttle_set(struct throttle *t, unsigned percent)
     if (percent || !was_on)
         return;
     loop_timer_cancel(&t->timer);
-    if (t->resting)
+    if (t->board->resting)
         next(t);
 }

@@ -13,7 +13,6 @@ struct throttle {
     struct board *board;
     struct loop_timer timer;
     unsigned percent; /* of time at rest; 0: it is off */
-    bool resting;
 };
 
 void throttle_init(struct throttle *t, struct board *b);

@@ -203,16 +203,16 @@ class Machine:
         except subprocess.TimeoutExpired:
             return self._fail("the machine did not end")
 
-    def command(self, name):
-        """One command on the control socket; gives its answer. Its events are kept in `events`."""
+    def command(self, name, **arguments):
+        """One command on the control socket; gives its answer."""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(20 * PATIENCE)
             s.connect(self.control)
             f = s.makefile("rw")
             f.readline()
             answer = {}
-            for execute in ("qmp_capabilities", name):
-                f.write(json.dumps({"execute": execute}) + "\n")
+            for request in ({"execute": "qmp_capabilities"}, {"execute": name, "arguments": arguments}):
+                f.write(json.dumps(request) + "\n")
                 f.flush()
                 answer = json.loads(f.readline())
                 while "event" in answer:
