@@ -221,10 +221,12 @@ static bool make(struct database *db, const struct machine *m, const struct imag
     return false;
 }
 
-bool machine_draft(const char *name, const json_t *config, struct machine *m, struct error **err)
+/* One that is nowhere yet. */
+static bool draft(const char *name, const char *uuid, const json_t *config, struct machine *m,
+                  struct error **err)
 {
-    char uuid[UUID_TEXT_SIZE], created[CATALOG_TIME_SIZE];
-    if (!catalog_name_check(name, err) || !identity_uuid(uuid, err))
+    char created[CATALOG_TIME_SIZE];
+    if (!catalog_name_check(name, err))
         return false;
     catalog_time(created);
     struct machine new = {.uuid = catalog_format("%s", uuid),
@@ -241,18 +243,36 @@ bool machine_draft(const char *name, const json_t *config, struct machine *m, st
     return false;
 }
 
+bool machine_draft(const char *name, const json_t *config, struct machine *m, struct error **err)
+{
+    char uuid[UUID_TEXT_SIZE];
+    return identity_uuid(uuid, err) && draft(name, uuid, config, m, err);
+}
+
+/* A draft becomes *m and the catalogue's, or is released. */
+static bool enter(struct database *db, struct machine *new, const struct image *image,
+                  const struct seed *seed, struct machine *m, struct error **err)
+{
+    if (make(db, new, image, seed, err)) {
+        *m = *new;
+        return true;
+    }
+    machine_release(new);
+    return false;
+}
+
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
                     const struct seed *seed, struct machine *m, struct error **err)
 {
     struct machine new;
-    if (!machine_draft(name, config, &new, err))
-        return false;
-    if (make(db, &new, image, seed, err)) {
-        *m = new;
-        return true;
-    }
-    machine_release(&new);
-    return false;
+    return machine_draft(name, config, &new, err) && enter(db, &new, image, seed, m, err);
+}
+
+bool machine_adopt(struct database *db, const char *name, const char *uuid, const json_t *config,
+                   struct machine *m, struct error **err)
+{
+    struct machine new;
+    return draft(name, uuid, config, &new, err) && enter(db, &new, NULL, NULL, m, err);
 }
 
 /* Nobody sweeps while a transaction is open, and a locked folder not at all. */

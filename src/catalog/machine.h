@@ -50,8 +50,13 @@ void machine_list_free(struct machine *machines, size_t count);
 bool machine_create(struct database *db, const char *name, const json_t *config, const struct image *image,
                     const struct seed *seed, struct machine *m, struct error **err);
 
-/* Those two steps apart, for who makes the folder itself: a machine of that name with a new UUID, which is
- * nowhere yet; and its row, within a transaction, once its folder is complete. */
+/* The same of a machine that comes from elsewhere and keeps its UUID, without a disk of its own. EEXIST also
+ * when there is one of that UUID. */
+bool machine_adopt(struct database *db, const char *name, const char *uuid, const json_t *config,
+                   struct machine *m, struct error **err);
+
+/* machine_create's two steps apart, for who makes the folder itself: a machine of that name with a new UUID,
+ * which is nowhere yet; and its row, within a transaction, once its folder is complete. */
 bool machine_draft(const char *name, const json_t *config, struct machine *m, struct error **err);
 bool machine_insert(struct database *db, const struct machine *m, struct error **err);
 

@@ -22,6 +22,7 @@
 /* Exit statuses of ruche-vmm; see ruche(1). */
 #define STATUS_OFF         0
 #define STATUS_WRONG       2 /* its options; no guest can end with that */
+#define STATUS_MOVED       124
 #define STATUS_FAILED      125
 #define STATUS_CRASHED     126
 #define STATUS_INTERRUPTED 130
@@ -151,6 +152,11 @@ bool machine_died(const struct machine_state *state)
             (state->killed || failed(state->status) || state->status == STATUS_CRASHED));
 }
 
+bool machine_moved(const struct machine_state *state)
+{
+    return state->life == MACHINE_ENDED && !state->killed && state->status == STATUS_MOVED;
+}
+
 void machine_end_text(const struct machine_state *state, char *text, size_t size)
 {
     const char *reason = state->reason, *gap = reason[0] ? ": " : "";
@@ -163,6 +169,8 @@ void machine_end_text(const struct machine_state *state, char *text, size_t size
                  reason);
     else if (state->status == STATUS_OFF)
         snprintf(text, size, "the guest powered off");
+    else if (state->status == STATUS_MOVED)
+        snprintf(text, size, "was moved to another host");
     else if (state->status == STATUS_INTERRUPTED)
         snprintf(text, size, "was ended");
     else if (state->status == STATUS_CRASHED)

@@ -55,6 +55,8 @@ bool machine_state_write(const struct machine *m, const struct machine_state *st
 bool machine_lives(const struct machine_state *state);
 /* Whether the last life ended as nobody wanted. */
 bool machine_died(const struct machine_state *state);
+/* Whether the last life goes on elsewhere. */
+bool machine_moved(const struct machine_state *state);
 /* The end in words, such as "killed by signal 9 (Killed)". */
 void machine_end_text(const struct machine_state *state, char *text, size_t size);
 

@@ -302,7 +302,7 @@ static bool settle(struct database *db, struct machine *m, struct error **err)
 }
 
 /* The lock, and the machine as it is from now on, which nobody else starts or removes. */
-static int lock_current(const struct machine *named, struct machine *m, struct error **err)
+static int lock_current(const struct machine *named, bool comes, struct machine *m, struct error **err)
 {
     struct error *why = NULL;
     cleanup(fd) int lock = machine_lock(named, &why);
@@ -327,7 +327,8 @@ static int lock_current(const struct machine *named, struct machine *m, struct e
     if (lock < 0)
         error_set(err, ENOENT, "its folder '%s' is gone (ruche rm %s removes what is left of it)", m->dir,
                   m->name);
-    return lock >= 0 && settle(db, m, err) ? steal_fd(&lock) : -1;
+    /* The layers of one that comes are somebody's just now. */
+    return lock >= 0 && (comes || settle(db, m, err)) ? steal_fd(&lock) : -1;
 }
 
 /* Once it runs it must not go on from that memory again: its disk has changed. Should this fail, or be
@@ -346,21 +347,34 @@ static void has_resumed(const struct machine *m)
     error_free(err);
 }
 
-/* Lets go of the lock `at_snapshots`, unless that is -1, as soon as what it guards is settled. */
-static bool start(const struct machine *named, int *at_snapshots, struct error **err)
+/* All else a machine that comes brings with it. */
+static void incoming_words(const struct machine *m, const char *address, struct words *w)
+{
+    const char *engine = json_string_value(json_object_get(m->config, "engine"));
+    words_option(w, "name", m->name);
+    if (engine)
+        words_option(w, "engine", engine);
+    words_option(w, "incoming", address);
+}
+
+/* Lets go of the lock `at_snapshots`, unless that is -1, as soon as what it guards is settled. `incoming`:
+ * where it comes to; NULL: it does not. */
+static bool start(const struct machine *named, const char *incoming, int *at_snapshots, struct error **err)
 {
     cleanup(machine) struct machine m = {0};
     struct error *why = NULL;
-    cleanup(fd) int lock = lock_current(named, &m, &why);
+    cleanup(fd) int lock = lock_current(named, incoming, &m, &why);
     struct keeper k = {.m = &m, .lock = lock, .log = -1, .verdict = -1};
     cleanup(mem) char *program = lock >= 0 ? machine_program(&why) : NULL;
     k.program = program;
-    bool ok = program && machine_words(&m, &k.words, &why) && add_places(&k, &why);
+    if (incoming && lock >= 0)
+        incoming_words(&m, incoming, &k.words);
+    bool ok = program && (incoming || machine_words(&m, &k.words, &why)) && add_places(&k, &why);
     if (*at_snapshots >= 0)
         close(steal_fd(at_snapshots));
     ok = ok && fork_keeper(&k, &why);
     words_free(&k.words);
-    if (ok && m.resume)
+    if (ok && m.resume && !incoming)
         has_resumed(&m);
     if (!ok)
         error_prefix(err, why, "start machine '%s'", named->name);
@@ -375,11 +389,17 @@ bool keeper_start(const struct machine *m, struct error **err)
     if (at_snapshots < 0 && why->code != ENOENT)
         return error_prefix(err, why, "start machine '%s'", m->name), false;
     error_free(why);
-    return start(m, &at_snapshots, err);
+    return start(m, NULL, &at_snapshots, err);
+}
+
+bool keeper_receive(const struct machine *m, const char *address, struct error **err)
+{
+    int none = -1;
+    return start(m, address, &none, err);
 }
 
 bool keeper_start_at_snapshots(const struct machine *m, struct error **err)
 {
     int none = -1;
-    return start(m, &none, err);
+    return start(m, NULL, &none, err);
 }

@@ -15,6 +15,8 @@
 /* Returns once the machine runs, or with false and *err (EBUSY: it runs already). No catalogue may be open.
  */
 bool keeper_start(const struct machine *m, struct error **err);
+/* The same of a machine that comes from elsewhere, at an address that ruche-vmm --incoming takes. */
+bool keeper_receive(const struct machine *m, const char *address, struct error **err);
 /* The same for a caller that holds layers_lock. */
 bool keeper_start_at_snapshots(const struct machine *m, struct error **err);
 

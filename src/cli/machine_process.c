@@ -36,26 +36,41 @@ void words_free(struct words *w)
     *w = (struct words){0};
 }
 
-char *machine_program(struct error **err)
+/* Seen from where this program is, or where programs of programs are installed. */
+static char *find_program(const char *name, const char *from_here, struct error **err)
 {
-    const char *chosen = getenv("RUCHE_VMM");
-    if (chosen && chosen[0])
-        return catalog_format("%s", chosen);
     char self[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (n > 0) {
         self[n] = 0;
         *strrchr(self, '/') = 0;
-        char *sibling = catalog_format("%s/../vmm/ruche-vmm", self);
+        char *sibling = catalog_format("%s/%s", self, from_here);
         if (access(sibling, X_OK) == 0)
             return sibling;
         free(sibling);
     }
-    if (access(LIBEXECDIR "/ruche-vmm", X_OK) == 0)
-        return catalog_format("%s", LIBEXECDIR "/ruche-vmm");
-    error_set(err, ENOENT,
-              "start a machine: there is no ruche-vmm, neither beside this program nor in " LIBEXECDIR);
+    char *installed = catalog_format(LIBEXECDIR "/%s", name);
+    if (access(installed, X_OK) == 0)
+        return installed;
+    free(installed);
+    error_set(err, ENOENT, "there is no %s, neither beside this program nor in " LIBEXECDIR, name);
     return NULL;
+}
+
+char *machine_program(struct error **err)
+{
+    struct error *why = NULL;
+    const char *chosen = getenv("RUCHE_VMM");
+    if (chosen && chosen[0])
+        return catalog_format("%s", chosen);
+    char *path = find_program("ruche-vmm", "../vmm/ruche-vmm", &why);
+    error_prefix(err, why, "start a machine");
+    return path;
+}
+
+char *tunnel_program(struct error **err)
+{
+    return find_program("ruche-tunnel", "ruche-tunnel", err);
 }
 
 static void keep_open(int fd)

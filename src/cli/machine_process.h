@@ -20,6 +20,8 @@ void words_free(struct words *w);
 /* The path of ruche-vmm: $RUCHE_VMM, the one of the same build folder, or the installed one. Owned by the
  * caller. */
 char *machine_program(struct error **err);
+/* The path of ruche-tunnel: beside this program, or the installed one. Owned by the caller. */
+char *tunnel_program(struct error **err);
 
 struct machine_process {
     pid_t pid;

@@ -68,7 +68,9 @@ void machine_look(const struct machine *m, struct machine_look *look)
 {
     *look = (struct machine_look){0};
     machine_state_read(m, &look->state);
-    const char *word = machine_died(&look->state) ? "died" : "stopped";
+    const char *word = machine_died(&look->state)    ? "died"
+                       : machine_moved(&look->state) ? "moved"
+                                                     : "stopped";
     json_t *answer = NULL;
     if (look->state.life == MACHINE_STARTING) {
         word = "starting";

@@ -41,6 +41,17 @@ static bool split_tcp(const char *address, char **host, char **port)
     return *host && *port;
 }
 
+char *address_host(const char *address)
+{
+    cleanup(mem) char *port = NULL;
+    char *host = NULL;
+
+    if (split_tcp(address, &host, &port))
+        return host;
+    free(host);
+    return NULL;
+}
+
 static bool take_fd(const char *address, int *fd)
 {
     uint64_t n;
@@ -51,14 +62,20 @@ static bool take_fd(const char *address, int *fd)
     return true;
 }
 
+bool address_is_connected(const char *address)
+{
+    int fd;
+
+    return take_fd(address, &fd) || (strncmp(address, "pass:", 5) == 0 && address[5]);
+}
+
 bool address_check(const char *address, struct error **err)
 {
     cleanup(mem) char *host = NULL;
     cleanup(mem) char *port = NULL;
-    int fd;
 
     if ((address_path(address) && *address_path(address)) || split_tcp(address, &host, &port) ||
-        take_fd(address, &fd))
+        address_is_connected(address))
         return true;
     error_set(err, EINVAL, "'%.200s' is no address: unix:PATH or tcp:HOST:PORT is wanted", address);
     return false;
@@ -146,6 +163,52 @@ static int use_tcp(const char *address, bool listening, struct error **err)
     return -1;
 }
 
+/* Room for one descriptor. */
+union passed {
+    char room[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+};
+
+bool address_pass(int client, int fd, struct error **err)
+{
+    char byte = 0;
+    struct iovec iov = {&byte, 1};
+    union passed control = {0};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+    *c = (struct cmsghdr){
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    if (sendmsg(client, &m, MSG_NOSIGNAL) == 1)
+        return true;
+    error_set_errno(err, errno, "cannot pass a connection on");
+    return false;
+}
+
+static int take_passed(const char *path, struct error **err)
+{
+    char byte;
+    struct iovec iov = {&byte, 1};
+    union passed control = {0};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    cleanup(fd) int from = connect_unix(path, err);
+    int fd = -1;
+
+    if (from < 0)
+        return -1;
+    ssize_t n = recvmsg(from, &m, MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *c = n == 1 ? CMSG_FIRSTHDR(&m) : NULL;
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+        c->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+    if (fd < 0)
+        error_set(err, EPROTO, "no connection was passed on at '%s'", path);
+    return fd;
+}
+
 int address_connect(const char *address, struct error **err)
 {
     int fd;
@@ -154,6 +217,8 @@ int address_connect(const char *address, struct error **err)
         return -1;
     if (address_path(address))
         return connect_unix(address_path(address), err);
+    if (strncmp(address, "pass:", 5) == 0)
+        return take_passed(address + 5, err);
     if (!take_fd(address, &fd))
         return use_tcp(address, false, err);
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)

@@ -34,6 +34,7 @@ struct saved_machine;
 enum board_status {
     BOARD_POWERED_OFF = 0,
     BOARD_WRONG_USAGE = 2,
+    BOARD_MOVED = 124, /* to another process */
     BOARD_FAILED = 125,
     BOARD_CRASHED = 126,
     BOARD_INTERRUPTED = 130,
@@ -88,6 +89,7 @@ struct board {
     struct control_migration last_migration; /* how the last one went */
     bool resting;                            /* throttle.c: the vCPUs stand still for a moment */
     bool go_on_running;                      /* it ran before RUN_FINISH_MIGRATE */
+    struct loop_timer moved_timer;           /* the end of a machine that has moved */
     bool start_paused;                       /* board_run leaves it frozen */
     int exit_status;
 
@@ -141,6 +143,8 @@ bool runstate_init(struct board *b, struct error **err);
 
 /* Stops the guest where it is: nothing moves any more, and all state is complete. Main loop. */
 void runstate_freeze(struct board *b);
+/* Ends the process soon. Only the first end counts. */
+void runstate_end(struct board *b, int status, bool guest, const char *why);
 /* It goes on. */
 void runstate_thaw(struct board *b);
 /* No vCPU runs between these two; after the second only if the machine does. */

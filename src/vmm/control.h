@@ -80,6 +80,7 @@ struct control_job {
 /* How a migration to another process is to go on; QEMU's names and units. */
 struct control_migrate_settings {
     bool auto_converge;      /* slow the guest down when it writes faster than can be sent */
+    bool end;                /* the process ends once the machine is elsewhere */
     bool events;             /* MIGRATION is sent */
     bool compress;           /* memory, by zstd */
     uint64_t max_bandwidth;  /* bytes a second while the machine runs; 0: no limit */

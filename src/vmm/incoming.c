@@ -54,7 +54,7 @@ static int accept_one(int listener, int stop_fd, struct error **err)
 
 static int wait_for_source(const char *address, int stop_fd, struct error **err)
 {
-    if (strncmp(address, "fd:", 3) == 0)
+    if (address_is_connected(address))
         return address_connect(address, err);
     cleanup(fd) int listener = address_listen(address, err);
     if (listener < 0)
@@ -211,6 +211,7 @@ bool incoming_take(struct incoming *in, struct board *b, struct error **err)
 void incoming_took(struct incoming *in)
 {
     frame_send_bytes(&in->stream, MIGRATE_RUNNING, NULL, 0, NULL);
+    close(steal_fd(&in->stream.fd));
     migrate_claim_settle(&in->claim, true);
 }
 

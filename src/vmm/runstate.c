@@ -85,11 +85,12 @@ void runstate_thaw(struct board *b)
     vcpus_resume(b->vcpus);
 }
 
-/* Ends the process soon. Only the first end counts. */
-static void end(struct board *b, int status, bool guest, const char *why)
+void runstate_end(struct board *b, int status, bool guest, const char *why)
 {
     if (b->state == RUN_SHUTDOWN)
         return;
+    if (b->state == RUN_POSTMIGRATE)
+        status = BOARD_MOVED; /* whoever asks: the machine lives */
     vcpus_pause_soon(b->vcpus);
     qmp_event(b->qmp, "SHUTDOWN", reason(guest, why));
     b->state = RUN_SHUTDOWN;
@@ -121,7 +122,7 @@ static void reset(struct board *b, bool guest, const char *why)
     if (!firmware_start(b, false, &err)) {
         log_line(LOG_ERROR, "cannot reset the machine: %s", error_text(err));
         error_free(err);
-        end(b, BOARD_FAILED, false, "host-error");
+        runstate_end(b, BOARD_FAILED, false, "host-error");
         return;
     }
     qmp_event(b->qmp, "RESET", reason(guest, why));
@@ -134,7 +135,7 @@ static void reset(struct board *b, bool guest, const char *why)
 static void guest_reset(struct board *b)
 {
     if (b->config->no_reboot)
-        end(b, BOARD_POWERED_OFF, true, "guest-reset");
+        runstate_end(b, BOARD_POWERED_OFF, true, "guest-reset");
     else
         reset(b, true, "guest-reset");
 }
@@ -144,7 +145,7 @@ static void triple_fault(struct board *b)
     runstate_freeze(b);
     if (b->config->no_reboot) {
         crash_log(b, b->cpu_exit_index, *b->cpu_exit.text ? b->cpu_exit.text : "triple fault");
-        end(b, BOARD_CRASHED, true, "guest-reset");
+        runstate_end(b, BOARD_CRASHED, true, "guest-reset");
         return;
     }
     log_guest(LOG_WARN, "triple fault on processor %u: the machine is reset", b->cpu_exit_index);
@@ -157,7 +158,7 @@ static void panicked(struct board *b)
     log_guest(LOG_WARN, "the guest has panicked");
     qmp_event(b->qmp, "GUEST_PANICKED", json_pack("{s:s}", "action", "poweroff"));
     halt_with(b, RUN_PANICKED);
-    end(b, BOARD_CRASHED, true, "guest-panic");
+    runstate_end(b, BOARD_CRASHED, true, "guest-panic");
 }
 
 static void cpu_error(struct board *b)
@@ -166,7 +167,7 @@ static void cpu_error(struct board *b)
     crash_log(b, b->cpu_exit_index, b->cpu_exit.text);
     log_line(LOG_ERROR, "the engine cannot go on; the machine stands still");
     if (b->config->no_reboot)
-        end(b, BOARD_FAILED, false, "host-error");
+        runstate_end(b, BOARD_FAILED, false, "host-error");
     else
         halt_with(b, RUN_INTERNAL_ERROR);
 }
@@ -182,9 +183,9 @@ static void handle_pending(void *opaque)
     if (pending & BIT(MACHINE_CRASHLOADED))
         qmp_event(b->qmp, "GUEST_CRASHLOADED", json_pack("{s:s}", "action", "run"));
     if (pending & BIT(MACHINE_DEBUG_EXIT))
-        end(b, (int)((b->debug_exit << 1 | 1) & 0xff), true, "guest-shutdown");
+        runstate_end(b, (int)((b->debug_exit << 1 | 1) & 0xff), true, "guest-shutdown");
     else if (pending & BIT(MACHINE_POWEROFF))
-        end(b, BOARD_POWERED_OFF, true, "guest-shutdown");
+        runstate_end(b, BOARD_POWERED_OFF, true, "guest-shutdown");
     else if (pending & BIT(MACHINE_PANICKED))
         panicked(b);
     else if (pending & BIT(BOARD_CPU_ERROR))
@@ -274,7 +275,7 @@ static void control_powerdown(void *opaque)
 
 static void post_quit(void *opaque)
 {
-    end(opaque, BOARD_INTERRUPTED, false, "host-qmp-quit");
+    runstate_end(opaque, BOARD_INTERRUPTED, false, "host-qmp-quit");
 }
 
 static void control_quit(void *opaque)
@@ -492,7 +493,7 @@ static void take_signal(void *opaque, int fd, uint32_t events)
     struct signalfd_siginfo info;
 
     if (read(fd, &info, sizeof(info)) == sizeof(info))
-        end(opaque, BOARD_INTERRUPTED, false, "host-signal");
+        runstate_end(opaque, BOARD_INTERRUPTED, false, "host-signal");
 }
 
 bool runstate_init(struct board *b, struct error **err)

@@ -12,6 +12,8 @@
 #include "vmm/qmp.h"
 #include "vmm/save.h"
 
+#define LINGER_NS 3000000000u /* for whoever asks how it went */
+
 static bool freeze_to_move(struct board *b, struct error **err)
 {
     if (b->state != RUN_RUNNING && b->state != RUN_PAUSED)
@@ -64,12 +66,19 @@ static void done(struct board *b, enum migrate_end end, const struct error *fail
         b->state = end == MIGRATE_MOVED  ? RUN_POSTMIGRATE
                    : end == MIGRATE_LOST ? RUN_INTERNAL_ERROR
                                          : RUN_PAUSED;
+    if (end == MIGRATE_MOVED && b->migrate_settings.end)
+        loop_timer_arm(&b->moved_timer, monotonic_ns() + LINGER_NS);
     if (failure)
         log_line(end == MIGRATE_STAYED ? LOG_WARN : LOG_ERROR, "the machine was not moved: %s", last->error);
 }
 
 static const struct migrate_ops migrate_ops = {
     .freeze = freeze_to_move, .go_on = go_on, .status = tell_status, .done = done};
+
+static void end_moved(void *opaque)
+{
+    runstate_end(opaque, BOARD_MOVED, false, "host-qmp-quit");
+}
 
 bool runstate_migrate(void *opaque, const char *address, struct error **err)
 {
@@ -82,6 +91,7 @@ bool runstate_migrate(void *opaque, const char *address, struct error **err)
                                         : "it has stopped"),
                false;
     b->last_migration = (struct control_migration){.status = "none"};
+    loop_timer_init(&b->moved_timer, b->m.loop, end_moved, b);
     b->migration = migrate_start(b, address, &migrate_ops, err);
     return b->migration != NULL;
 }

@@ -288,7 +288,7 @@ static void migration_settings(void **state)
     set_capability(&fake, "events", "1", "there is no capability");
     ask(&fake, "{\"execute\": \"query-migrate-capabilities\"}",
         "{\"return\": [{\"capability\": \"auto-converge\", \"state\": true}, {\"capability\": \"events\", "
-        "\"state\": false}]}");
+        "\"state\": false}, {\"capability\": \"ruche-end\", \"state\": false}]}");
     set_parameter(&fake, "max-bandwidth", "1000000", "{\"return\": {}}");
     set_parameter(&fake, "max-bandwidth", "-1", "'max-bandwidth' is a number from 0");
     set_parameter(&fake, "max-cpu-throttle", "100", "'max-cpu-throttle' is a number from 1 to 99");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Live migration (QEMU qapi/migration.json). Of QEMU's capabilities and parameters there are those that mean
- * something here; "ruche-compression" ("none", "zstd") is Ruche's own. The event is MIGRATION.
+ * something here; "ruche-compression" ("none", "zstd") and "ruche-end" (the process ends soon after the
+ * machine has moved) are Ruche's own. The event is MIGRATION.
  */
 #include <errno.h>
 #include <string.h>
@@ -72,18 +73,39 @@ static json_t *query(struct qmp_call *call, struct error **err)
 
 /* Capabilities. */
 
+static const struct capability {
+    const char *name;
+    size_t offset;
+} capabilities[] = {
+    {"auto-converge", offsetof(struct control_migrate_settings, auto_converge)},
+    {"events", offsetof(struct control_migrate_settings, events)},
+    {"ruche-end", offsetof(struct control_migrate_settings, end)},
+};
+
+static bool *flag_of(struct control_migrate_settings *s, const struct capability *c)
+{
+    return (bool *)(void *)((char *)s + c->offset);
+}
+
+/* NULL: there is none of that name. */
 static bool *capability(struct control_migrate_settings *s, const char *name)
 {
-    return !strcmp(name, "auto-converge") ? &s->auto_converge : !strcmp(name, "events") ? &s->events : NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+        if (!strcmp(name, capabilities[i].name))
+            return flag_of(s, &capabilities[i]);
+    return NULL;
 }
 
 static json_t *query_capabilities(struct qmp_call *call, struct error **err)
 {
     struct control_migrate_settings s;
+    json_t *list = json_array();
 
     call->ops->migrate_settings(call->opaque, &s);
-    return json_pack("[{s:s, s:b}, {s:s, s:b}]", "capability", "auto-converge", "state", s.auto_converge,
-                     "capability", "events", "state", s.events);
+    for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+        json_array_append_new(list, json_pack("{s:s, s:b}", "capability", capabilities[i].name, "state",
+                                              *flag_of(&s, &capabilities[i])));
+    return list;
 }
 
 static json_t *set_capabilities(struct qmp_call *call, struct error **err)
