@@ -55,6 +55,14 @@ static bool remove_machine(struct machine *m, void *opaque, struct error **err)
         return false;
     struct machine_state state;
     machine_state_read(m, &state);
+    if (machine_moved(&state) && !*(const bool *)opaque && json_object_get(m->config, "image")) {
+        error_set(
+            err, EBUSY,
+            "remove machine '%s': it was moved to another host, and writes to its disk here (rm --force "
+            "removes that)",
+            m->name);
+        return false;
+    }
     cleanup(database) struct database *db = database_open(err);
     if (!db || !machine_remove(db, m, err))
         return false;
@@ -80,6 +88,8 @@ const struct verb verb_rm = {
             "Removes machines and all that is in their folders: their disks on images, their logs. Files\n"
             "that were given with --disk, and images, stay.\n"
             "\n"
-            "  --force   also those that run, which are ended first, and those that have snapshots\n",
+            "  --force   also those that run, which are ended first, those that have snapshots, and those "
+            "that were\n"
+            "            moved to another host and still write to their disk here\n",
     .run = run,
 };

@@ -203,6 +203,7 @@ bool incoming_take(struct incoming *in, struct board *b, struct error **err)
     machine_unlock(&b->m);
     if (ok)
         return true;
+    migrate_hear_reason(&in->stream, &why);
     incoming_give_up(in, why);
     error_prefix(err, why, "the machine was not taken");
     return false;

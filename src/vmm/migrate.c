@@ -471,6 +471,8 @@ static void *migrate_main(void *opaque)
     if (!introduce(m, &why) || !send_all(m, &why) || !freeze(m, &why) || !hand_over(m, &why)) {
         m->stream.stop_fd = -1;
         m->stream.timeout_ms = 1000;
+        if (m->stream.fd >= 0)
+            migrate_hear_reason(&m->stream, &why);
         if (m->stream.fd >= 0 && m->end == MIGRATE_STAYED && why->code != EREMOTEIO)
             migrate_fail(&m->stream, why);
         error_free(m->failure);
@@ -515,7 +517,8 @@ struct migration *migrate_start(struct board *b, const char *address, const stru
                             .address = strdup(address),
                             .claim.name = -1,
                             .started = monotonic_ns(),
-                            .total = guest_pages(b->m.memory) * GUEST_PAGE_SIZE};
+                            .total = guest_pages(b->m.memory) * GUEST_PAGE_SIZE,
+                            .remaining = guest_pages(b->m.memory) * GUEST_PAGE_SIZE};
     turns_init(&m->turns, b->m.loop);
     throttle_init(&m->throttle, b);
     migrate_set(m, &b->migrate_settings);

@@ -120,6 +120,19 @@ bool migrate_receive(struct frame_stream *s, enum migrate_kind kind, struct fram
     return frame_receive(s, f, err) && migrate_expect(s, kind, f, err);
 }
 
+void migrate_hear_reason(struct frame_stream *s, struct error **err)
+{
+    struct error *reason = NULL;
+    struct frame f;
+
+    if (((*err)->code != EPIPE && (*err)->code != ECONNRESET) || !frame_waits(s) ||
+        !frame_receive(s, &f, NULL) || f.kind != MIGRATE_FAILED)
+        return;
+    migrate_expect(s, MIGRATE_HELLO, &f, &reason);
+    error_free(*err);
+    *err = reason;
+}
+
 void migrate_fail(struct frame_stream *s, const struct error *why)
 {
     const char *text = error_text(why);

@@ -47,6 +47,8 @@ bool migrate_receive(struct frame_stream *s, enum migrate_kind kind, struct fram
 /* The second half of that, of a frame that has been received. */
 bool migrate_expect(const struct frame_stream *s, enum migrate_kind kind, const struct frame *f,
                     struct error **err);
+/* After a connection that broke: the peer may have said why before. Then *err becomes that. */
+void migrate_hear_reason(struct frame_stream *s, struct error **err);
 /* Says that this end gives up; the peer may not hear it. */
 void migrate_fail(struct frame_stream *s, const struct error *why);
 

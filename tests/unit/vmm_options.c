@@ -178,6 +178,11 @@ static void refused(void **state)
         {"--restore s --device virtio-rng", "--device does not go with --restore"},
         {"--restore s --net none", "--net none does not go with --restore"},
         {"--restore=", "empty value"},
+        {"--incoming nowhere", "--incoming 'nowhere': not unix:PATH"},
+        {"--incoming unix:/x --kernel k", "--kernel does not go with --incoming"},
+        {"--incoming unix:/x --net none", "--net none does not go with --incoming"},
+        {"--incoming unix:/x --restore s", "--incoming does not go with --restore"},
+        {"--incoming unix:/x --verify", "--restore FILE is missing"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
