@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "catalog/file.h"
 #include "cli/machine_process.h"
+#include "cli/machine_words.h"
 #include "cli/verb.h"
 #include "os/address.h"
 
@@ -105,10 +106,9 @@ static void add_file(struct words *w, const char *option, const char *file)
     words_add(w, file);
 }
 
-/* The connection made safe; `net` is taken over. */
+/* The connection made safe. */
 static int guard(int net, bool server, const char *host, const struct moving_safety *s, struct error **err)
 {
-    cleanup(fd) int taken = net;
     cleanup(mem) char *program = tunnel_program(err);
     cleanup(mem) char *number = catalog_format("%d", net);
     char line[512] = "";
@@ -159,12 +159,18 @@ int moving_connect(const char *address, const struct moving_safety *s, struct er
     if (net < 0 || !is_tcp(address) || s->plain)
         return net;
     cleanup(mem) char *host = address_host(address);
-    return guard(net, false, s->ca ? host : NULL, s, err);
+    int fd = guard(net, false, s->ca ? host : NULL, s, err);
+    close(net);
+    return fd;
 }
 
 int moving_accept(const char *address, int net, const struct moving_safety *s, struct error **err)
 {
-    return !is_tcp(address) || s->plain ? net : guard(net, true, NULL, s, err);
+    if (!is_tcp(address) || s->plain)
+        return net;
+    int fd = guard(net, true, NULL, s, err);
+    close(net);
+    return fd;
 }
 
 /* Copies until the end of `from`. In a child. */
@@ -259,4 +265,48 @@ bool moving_pass(int listener, int line, struct error **err)
     if (client < 0)
         return error_set_errno(err, errno, "pass the connection on"), false;
     return address_pass(client, line, err);
+}
+
+/* --- the configuration as the other end will have it: nothing in it stands for a file of this catalogue ---
+ */
+
+static void name_file(json_t *config, const char *key, const char *file)
+{
+    if (file && !json_object_get(config, key))
+        json_object_set_new(config, key, json_string(file));
+}
+
+static bool name_image(const struct machine *m, json_t *config, struct error **err)
+{
+    struct image image = {0};
+    if (!json_object_get(config, "image"))
+        return true;
+    if (!machine_image(m, &image, err))
+        return false;
+    if (!json_object_get(config, "kernel"))
+        name_file(config, "initrd", image.initrd);
+    name_file(config, "kernel", image.kernel);
+    name_file(config, "cmdline", image.cmdline);
+    json_object_del(config, "image");
+    cleanup(mem) char *disk = machine_disk(m);
+    json_array_insert_new(json_object_get(config, "disks"), 0,
+                          json_pack("{s:s, s:s}", "file", disk, "format", "qcow2"));
+    image_release(&image);
+    return true;
+}
+
+json_t *moving_config(const struct machine *m, struct error **err)
+{
+    json_t *config = json_deep_copy(m->config);
+    cleanup(mem) char *seed = machine_seed(m);
+    bool has_seed = json_is_true(json_object_get(config, "seed"));
+    if (!name_image(m, config, err)) {
+        json_decref(config);
+        return NULL;
+    }
+    json_object_del(config, "seed");
+    if (has_seed)
+        json_array_append_new(json_object_get(config, "disks"),
+                              json_pack("{s:s, s:s, s:b}", "file", seed, "format", "raw", "readonly", true));
+    return config;
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "catalog/machine.h"
 #include "cli/args.h"
 #include "os/frame.h"
 
@@ -48,6 +49,10 @@ int moving_stdio(struct error **err);
 struct frame_stream moving_stream(int fd, const char *peer);
 bool moving_say(struct frame_stream *s, const json_t *o, struct error **err);
 json_t *moving_hear(struct frame_stream *s, struct error **err);
+
+/* A machine's configuration as another catalogue has it: nothing in it stands for a file of this one. A new
+ * reference, or NULL and *err. */
+json_t *moving_config(const struct machine *m, struct error **err);
 
 /* A socket at which ruche-vmm fetches the line as "pass:PATH": listening, or -1 and *err. *path is owned by
  * the caller, who removes the file. */

@@ -11,7 +11,6 @@
 #include "catalog/snapshot.h"
 #include "cli/control.h"
 #include "cli/interrupt.h"
-#include "cli/machine_words.h"
 #include "cli/machines.h"
 #include "cli/moving.h"
 #include "cli/progress.h"
@@ -27,55 +26,11 @@ struct request {
     struct moving_safety safety;
 };
 
-/* --- the configuration as the other end will have it: nothing in it stands for a file of this catalogue ---
- */
-
-static void name_file(json_t *config, const char *key, const char *file)
-{
-    if (file && !json_object_get(config, key))
-        json_object_set_new(config, key, json_string(file));
-}
-
-static bool name_image(const struct machine *m, json_t *config, struct error **err)
-{
-    struct image image = {0};
-    if (!json_object_get(config, "image"))
-        return true;
-    if (!machine_image(m, &image, err))
-        return false;
-    if (!json_object_get(config, "kernel"))
-        name_file(config, "initrd", image.initrd);
-    name_file(config, "kernel", image.kernel);
-    name_file(config, "cmdline", image.cmdline);
-    json_object_del(config, "image");
-    cleanup(mem) char *disk = machine_disk(m);
-    json_array_insert_new(json_object_get(config, "disks"), 0,
-                          json_pack("{s:s, s:s}", "file", disk, "format", "qcow2"));
-    image_release(&image);
-    return true;
-}
-
-static json_t *config_to_go(const struct machine *m, struct error **err)
-{
-    json_t *config = json_deep_copy(m->config);
-    cleanup(mem) char *seed = machine_seed(m);
-    bool has_seed = json_is_true(json_object_get(config, "seed"));
-    if (!name_image(m, config, err)) {
-        json_decref(config);
-        return NULL;
-    }
-    json_object_del(config, "seed");
-    if (has_seed)
-        json_array_append_new(json_object_get(config, "disks"),
-                              json_pack("{s:s, s:s, s:b}", "file", seed, "format", "raw", "readonly", true));
-    return config;
-}
-
 /* Tells the other end what comes, and hears whether it has a place for it. */
 static bool announce(const struct machine *m, int line, struct error **err)
 {
     struct frame_stream s = moving_stream(line, "the other end");
-    json_t *config = config_to_go(m, err);
+    json_t *config = moving_config(m, err);
     json_t *offer = config ? json_pack("{s:s, s:s, s:s, s:o}", "ruche", RUCHE_VERSION, "name", m->name,
                                        "uuid", m->uuid, "config", config)
                            : NULL;

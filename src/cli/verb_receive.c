@@ -23,7 +23,7 @@
 #include "os/address.h"
 
 struct request {
-    const char *listen, *name; /* NULL: not said */
+    const char *listen, *engine, *name; /* NULL: not said */
     bool stdio;
     struct moving_safety safety;
 };
@@ -61,11 +61,25 @@ static int open_line(const struct request *r, struct error **err)
     return net < 0 ? -1 : moving_accept(address, net, &r->safety, err);
 }
 
-/* A place in the catalogue. *made: it is a new one; else one from where the machine was moved away before. */
-static bool make_place(const char *name, const char *uuid, const json_t *config, struct machine *m,
-                       bool *made, struct error **err)
+static bool set_engine(const struct request *r, json_t *config, struct error **err)
 {
-    struct machine_state state;
+    return !r->engine || config_set(config, "engine", r->engine, err);
+}
+
+/* Whether a place is that of the machine: it was there before, or was about to be when a command was killed.
+ */
+static bool same_disks(const struct machine *m, const json_t *config)
+{
+    json_t *own = moving_config(m, NULL);
+    bool same = json_equal(json_object_get(own, "disks"), json_object_get(config, "disks"));
+    json_decref(own);
+    return same;
+}
+
+/* A place in the catalogue. *made: it is a new one. */
+static bool make_place(const struct request *r, const char *name, const char *uuid, json_t *config,
+                       struct machine *m, bool *made, struct error **err)
+{
     struct error *why = NULL;
     cleanup(database) struct database *db = machines_open(err);
     if (!db)
@@ -73,17 +87,19 @@ static bool make_place(const char *name, const char *uuid, const json_t *config,
     *made = !machine_find(db, uuid, m, &why);
     if (*made && why->code == ENOENT) {
         error_free(why);
-        return machine_adopt(db, name, uuid, config, m, err);
+        return set_engine(r, config, err) &&
+               machine_adopt(db, r->name ? r->name : name, uuid, config, m, err);
     }
     if (*made) {
         *err = why;
         return false;
     }
-    machine_state_read(m, &state);
-    if (machine_moved(&state) && !machine_is_live(m))
-        return true;
-    error_set(err, EEXIST, "it is here already, as '%s'", m->name);
-    return false;
+    if (machine_is_live(m) || !same_disks(m, config)) {
+        error_set(err, EEXIST, "it is here already, as '%s'%s", m->name,
+                  machine_is_live(m) ? "" : ", with other disks");
+        return false;
+    }
+    return !r->engine || (set_engine(r, m->config, err) && machine_update(db, m, err));
 }
 
 /* Hears what comes, and makes room for it; what is said about it comes from another host. */
@@ -103,8 +119,7 @@ static bool hear_offer(struct frame_stream *s, const struct request *r, struct m
     else if (!parse_uuid(uuid_text, uuid))
         error_set(err, EPROTO, "the machine's UUID is none");
     else
-        ok = config_check(config, err) &&
-             make_place(r->name ? r->name : name, uuid_text, config, m, made, err);
+        ok = config_check(config, err) && make_place(r, name, uuid_text, config, m, made, err);
     json_decref(offer);
     return ok;
 }
@@ -176,8 +191,10 @@ static bool receive(const struct request *r, struct error **err)
 static int run(int argc, char **argv)
 {
     struct request r = {0};
-    const struct arg args[] = {
-        {"listen", 0, NULL, &r.listen}, {"stdio", 0, &r.stdio, NULL}, MOVING_ARGS(&r.safety)};
+    const struct arg args[] = {{"listen", 0, NULL, &r.listen},
+                               {"engine", 0, NULL, &r.engine},
+                               {"stdio", 0, &r.stdio, NULL},
+                               MOVING_ARGS(&r.safety)};
     struct error *err = NULL;
     int count = args_take(argc, argv, args, ARRAY_SIZE(args));
     if (count < 0)
@@ -201,17 +218,19 @@ static int run(int argc, char **argv)
 const struct verb verb_receive = {
     .name = "receive",
     .summary = "take a machine that is moved here",
-    .help = "usage: ruche receive [--listen unix:PATH|tcp:HOST:PORT] [OPTION]... [NAME]\n"
-            "\n"
-            "Waits for one machine that ruche migrate moves here and takes it into the catalogue, under NAME "
-            "or the\n"
-            "one that it has. Ends once the machine runs, and prints its name; a machine that cannot be "
-            "taken stays\n"
-            "where it is. One that was moved away from here before has its place still.\n"
-            "\n"
-            "  --listen ADDRESS   where; without it at a socket in $XDG_RUNTIME_DIR/ruche, receive.sock\n"
-            "  --stdio            the other end is on standard input and output: ruche migrate ... ssh:HOST\n"
-            "                     starts it so\n"
-            "\n" MOVING_HELP,
+    .help =
+        "usage: ruche receive [--listen unix:PATH|tcp:HOST:PORT] [OPTION]... [NAME]\n"
+        "\n"
+        "Waits for one machine that ruche migrate moves here and takes it into the catalogue, under NAME "
+        "or the\n"
+        "one that it has. Ends once the machine runs, and prints its name; a machine that cannot be "
+        "taken stays\n"
+        "where it is. One that was moved away from here before has its place still.\n"
+        "\n"
+        "  --listen ADDRESS   where; without it at a socket in $XDG_RUNTIME_DIR/ruche, receive.sock\n"
+        "  --engine ENGINE    what executes the guest here, as for ruche run; without it the same as there\n"
+        "  --stdio            the other end is on standard input and output: ruche migrate ... ssh:HOST\n"
+        "                     starts it so\n"
+        "\n" MOVING_HELP,
     .run = run,
 };

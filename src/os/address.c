@@ -31,9 +31,11 @@ const char *address_path(const char *address)
 static bool split_tcp(const char *address, char **host, char **port)
 {
     uint64_t number;
-    const char *from = address + 4, *colon = strrchr(from, ':');
 
-    if (strncmp(address, "tcp:", 4) != 0 || !colon || !parse_uint(colon + 1, &number) || number > UINT16_MAX)
+    if (strncmp(address, "tcp:", 4) != 0)
+        return false;
+    const char *from = address + 4, *colon = strrchr(from, ':');
+    if (!colon || !parse_uint(colon + 1, &number) || number > UINT16_MAX)
         return false;
     bool brackets = *from == '[' && colon > from && colon[-1] == ']';
     *host = strndup(from + brackets, (size_t)(colon - from) - 2 * brackets);
@@ -126,15 +128,22 @@ static int listen_unix(const char *path, struct error **err)
 /* One socket for one of the addresses of a host; -1 and errno. */
 static int open_tcp(const struct addrinfo *a, bool listening)
 {
-    const int on = 1;
+    /* A peer whose host is gone is found out within a minute; connections that are accepted inherit that. */
+    const int on = 1, idle = 30, interval = 10, count = 3;
+    const struct timeval patience = {.tv_sec = 10};
     cleanup(fd) int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
 
     if (fd < 0)
         return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
     if (listening)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    else
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)); /* of connect */
     if (listening ? bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, 1) < 0
                   : connect(fd, a->ai_addr, a->ai_addrlen) < 0)
         return -1;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One test in the outer machine, with the files it needs there.
 
-usage: outer.py --exit-program FILE --ruche FILE --vmm FILE --kvm-fail-test FILE doctor|failures|move|debian
+usage: outer.py --exit-program FILE --ruche FILE --vmm FILE --kvm-fail-test FILE doctor|failures|move|migrate|debian
 """
 import argparse
 import json
@@ -38,11 +38,15 @@ def failures(_):
     return {ARGS.kvm_fail_test: "/t/kvm-fail-test"}, ["sh", "-c", f"/t/kvm-fail-test --calls {calls} 2>/dev/null"], "1G", 600, []
 
 
-def move(folder):
+def move(folder, name="move.sh"):
     initrd = os.path.join(folder, "initrd")
     subprocess.run([sys.executable, script("move_initrd.py"), initrd], check=True)
-    files = {script("move.sh"): "/t/move.sh", cloud_kernel(): "/t/vmlinuz", initrd: "/t/initrd"}
-    return files, ["sh", "/t/move.sh", "/t/ruche", "/t/ruche-vmm", "/t/vmlinuz", "/t/initrd"], "2G", 900, []
+    files = {script(name): "/t/" + name, cloud_kernel(): "/t/vmlinuz", initrd: "/t/initrd"}
+    return files, ["sh", "/t/" + name, "/t/ruche", "/t/ruche-vmm", "/t/vmlinuz", "/t/initrd"], "2G", 900, []
+
+
+def migrate(folder):
+    return move(folder, "migrate.sh")
 
 
 def debian(folder):
@@ -56,7 +60,7 @@ def debian(folder):
     return {script("debian.sh"): "/t/debian.sh"}, ["sh", "/t/debian.sh", "/t/ruche", "/t/ruche-vmm"], "3G", 900, ["--disk", disk]
 
 
-CASES = {"doctor": doctor, "failures": failures, "move": move, "debian": debian}
+CASES = {"doctor": doctor, "failures": failures, "move": move, "migrate": migrate, "debian": debian}
 
 parser = argparse.ArgumentParser(usage=__doc__)
 for option in ("--exit-program", "--ruche", "--vmm", "--kvm-fail-test"):
