@@ -43,11 +43,13 @@ int moving_check(const char *verb, const char *address, const struct moving_safe
 {
     struct error *err = NULL;
     bool some = s->cert || s->key || s->ca, all = s->cert && s->key && s->ca;
-    if (address_is_connected(address) || (!ssh_host(address) && !address_check(address, &err))) {
-        error_free(err);
-        return usage_error(verb, "'%s' is no address: unix:PATH, tcp:HOST:PORT%s", address,
-                           strcmp(verb, "migrate") == 0 ? " or ssh:[USER@]HOST is wanted" : " is wanted");
-    }
+    bool goes = strcmp(verb, "migrate") == 0;
+    bool known =
+        (goes && ssh_host(address)) || (!address_is_connected(address) && address_check(address, &err));
+    error_free(err);
+    if (!known)
+        return usage_error(verb, "'%s' is no address: unix:PATH, tcp:HOST:PORT%s is wanted", address,
+                           goes ? " or ssh:[USER@]HOST" : "");
     if (some && !all)
         return usage_error(verb, "--cert, --key and --ca belong together");
     if ((s->psk != NULL) + all + s->plain > 1)

@@ -50,7 +50,8 @@ struct migration {
     pthread_t thread;
     bool running; /* it is to be joined */
     struct frame_stream stream;
-    int cancel_fd; /* eventfd */
+    int cancel_fd;  /* eventfd */
+    bool cancelled; /* atomic */
     struct page_writer writer;
     struct migrate_claim claim;
     struct dirty_log log;
@@ -84,15 +85,21 @@ static uint64_t load(const uint64_t *from)
 
 /* Turns of the main loop: from another thread each is run by turns_take. */
 
-static bool turn(struct migration *m, void (*part)(void *opaque), struct error **err)
+/* `opaque` leads to `m` in one way or another. */
+static bool turn_with(struct migration *m, void (*part)(void *opaque), void *opaque, struct error **err)
 {
-    if (!turns_take(&m->turns, part, m))
+    if (!turns_take(&m->turns, part, opaque))
         error_set(err, ECANCELED, "the machine has ended");
     else if (m->failure)
         error_prefix(err, steal_ptr(&m->failure), "the machine cannot be moved");
     else
         return true;
     return false;
+}
+
+static bool turn(struct migration *m, void (*part)(void *opaque), struct error **err)
+{
+    return turn_with(m, part, m, err);
 }
 
 static bool is_cancelling(const struct migration *m)
@@ -261,7 +268,7 @@ static bool check_origin(struct migration *m, struct error **err)
 {
     const struct saved_machine *s = m->board->saved;
 
-    return !s || saved_memory_verify(&s->file, &s->table, NULL, err);
+    return !s || saved_memory_verify(&s->file, &s->table, &m->cancelled, err);
 }
 
 struct offer {
@@ -280,11 +287,9 @@ static bool send_offer(struct migration *m, struct error **err)
 {
     struct offer o = {.m = m};
 
-    bool ok = turns_take(&m->turns, post_describe, &o) && o.objects;
-    if (!ok)
-        error_prefix(err, steal_ptr(&m->failure), "the machine cannot be described");
-    ok = ok && frame_send_bytes(&m->stream, MIGRATE_DESCRIPTION, o.description, strlen(o.description), err) &&
-         frame_send_bytes(&m->stream, MIGRATE_OBJECTS, o.objects, strlen(o.objects), err);
+    bool ok = turn_with(m, post_describe, &o, err) &&
+              frame_send_bytes(&m->stream, MIGRATE_DESCRIPTION, o.description, strlen(o.description), err) &&
+              frame_send_bytes(&m->stream, MIGRATE_OBJECTS, o.objects, strlen(o.objects), err);
     free(o.description);
     free(o.objects);
     return ok;
@@ -316,7 +321,7 @@ static bool destination_listens(struct migration *m, struct error **err)
 {
     struct frame f;
 
-    return !frame_waits(&m->stream) || migrate_receive(&m->stream, MIGRATE_READY, &f, err);
+    return !frame_waits(&m->stream) || migrate_receive(&m->stream, MIGRATE_FAILED, &f, err);
 }
 
 /* The pages of the log as last fetched. `known`: the destination may have had others. */
@@ -547,11 +552,18 @@ void migrate_memory_changed(struct migration *m)
     m->memory_changed = true;
 }
 
+static void tell_thread(struct migration *m)
+{
+    __atomic_store_n(&m->cancelled, true, __ATOMIC_RELAXED);
+    if (m->cancel_fd >= 0)
+        eventfd_write(m->cancel_fd, 1);
+}
+
 void migrate_cancel(struct migration *m)
 {
     if (!m->let_go)
         set_status(m, "cancelling");
-    eventfd_write(m->cancel_fd, 1);
+    tell_thread(m);
 }
 
 void migrate_progress(const struct migration *m, struct control_migration *out)
@@ -576,8 +588,7 @@ void migrate_free(struct migration *m)
 {
     if (!m)
         return;
-    if (m->cancel_fd >= 0)
-        eventfd_write(m->cancel_fd, 1);
+    tell_thread(m);
     turns_close(&m->turns);
     if (m->running)
         pthread_join(m->thread, NULL);

@@ -128,7 +128,7 @@ void migrate_hear_reason(struct frame_stream *s, struct error **err)
     if (((*err)->code != EPIPE && (*err)->code != ECONNRESET) || !frame_waits(s) ||
         !frame_receive(s, &f, NULL) || f.kind != MIGRATE_FAILED)
         return;
-    migrate_expect(s, MIGRATE_HELLO, &f, &reason);
+    migrate_expect(s, MIGRATE_FAILED, &f, &reason);
     error_free(*err);
     *err = reason;
 }

@@ -41,8 +41,8 @@ bool migrate_hello(struct frame_stream *s, const uint8_t session[MIGRATE_SESSION
 /* The destination answers. */
 bool migrate_answer_hello(struct frame_stream *s, uint8_t session[MIGRATE_SESSION], struct error **err);
 
-/* The next frame, which must be of that kind. False and *err; EREMOTEIO when the peer gave up and said why.
- */
+/* The next frame, which must be of that kind. False and *err; EREMOTEIO when the peer gave up and said why,
+ * also when that is the kind. */
 bool migrate_receive(struct frame_stream *s, enum migrate_kind kind, struct frame *f, struct error **err);
 /* The second half of that, of a frame that has been received. */
 bool migrate_expect(const struct frame_stream *s, enum migrate_kind kind, const struct frame *f,
