@@ -76,10 +76,10 @@ static void tell(const struct clone_result *r)
         fprintf(stderr, "ruche: ports of the host that lead to '%s' do not lead to its clones (ruche set)\n",
                 r->of);
     if (!r->machines[0].resume && json_object_get(config, "image"))
-        fprintf(stderr,
-                "ruche: what the guest has on its disk is as in '%s': its ssh keys too, if it has "
-                "made them%s\n",
-                r->of, json_is_true(json_object_get(config, "seed")) ? "" : ", and the host name");
+        fprintf(stderr, "ruche: what the guest has on its disk is as in '%s'%s\n", r->of,
+                json_is_true(json_object_get(config, "seed"))
+                    ? ""
+                    : ": its ssh keys too, if it has made them, and the host name");
 }
 
 static int make(const struct clone_order *o)

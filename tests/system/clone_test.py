@@ -240,5 +240,21 @@ class Debian(Named):
         self.assertEqual(self.exec("booted", "cat /etc/machine-id; cat /root/file").split(),
                          [self.inspect("booted")["uuid"].replace("-", ""), "word"])
 
+    def test_seed(self):
+        """A clone that boots is told by its seed that it is another one. The guest's program is this tree's."""
+        self.ruche("create", "web", *(["--engine", ENGINE] if ENGINE else []), "--memory", "512M", "--hostname", "first", "debian")
+        self.ruche("start", "web")
+        self.wait_until(lambda: self.try_exec("web"))
+        self.ruche("cp", os.path.join(HERE, "../../src/cli/guest/ruche-seed"), "web:/root/ruche-seed")
+        show = "perl /root/ruche-seed apply && cat /etc/hostname && (cat /etc/ssh/ssh_host_*_key.pub || true) 2>/dev/null | wc -l"
+        self.assertEqual(self.exec("web", show).split(), ["first", "0"])
+        self.exec("web", "ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; sync")
+        self.assertEqual(self.exec("web", show).split(), ["first", "1"])
+        self.ruche("stop", "--force", "--timeout", "0", "web")
+        self.ruche("clone", "web", "second")
+        self.ruche("start", "second")
+        self.wait_until(lambda: self.try_exec("second"))
+        self.assertEqual(self.exec("second", show).split(), ["second", "0"])
+
 
 unittest.main(verbosity=2)
