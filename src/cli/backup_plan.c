@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/util.h"
 #include "catalog/file.h"
 
 static char *bitmap_name(const struct backup_folder *f, json_int_t number)
@@ -70,8 +71,8 @@ static void choose_base(const struct backup_folder *f, const json_t *inserted, b
     }
 }
 
-/* A bitmap that records from about now on; it is cleared at the very instant. */
-static bool add_bitmap(const struct backup_folder *f, struct backup_source *s, json_int_t number,
+/* A bitmap that records from about now on; it is cleared at the very instant. An old image has none. */
+static void add_bitmap(const struct backup_folder *f, struct backup_source *s, json_int_t number,
                        struct disk_plan *d)
 {
     d->after = bitmap_name(f, number);
@@ -80,10 +81,9 @@ static bool add_bitmap(const struct backup_folder *f, struct backup_source *s, j
         json_pack("{s:s, s:s, s:b}", "node", d->device, "name", d->after, "persistent", true), NULL);
     json_decref(done);
     if (done)
-        return true;
+        return;
     free(d->after);
     d->after = NULL;
-    return false;
 }
 
 static void plan_disk(const struct backup_folder *f, struct backup_source *s, const json_t *entry,
@@ -137,16 +137,20 @@ bool backup_plan_make(const struct backup_folder *f, struct backup_source *s, bo
     *p = (struct backup_plan){.number = json_integer_value(json_object_get(f->content, "next"))};
     json_t *list = check_devices(s->m, err) ? query_disks(s, err) : NULL, *entry;
     size_t i;
-    p->disk = list ? calloc(json_array_size(list) + 1, sizeof(*p->disk)) : NULL;
-    if (list && !p->disk)
-        error_set_errno(err, ENOMEM, "look at its disks");
-    json_array_foreach(p->disk ? list : NULL, i, entry)
+    if (!list)
+        return false;
+    p->disk = calloc(json_array_size(list) + 1, sizeof(*p->disk));
+    if (!p->disk) {
+        json_decref(list);
+        return error_set_errno(err, ENOMEM, "look at its disks"), false;
+    }
+    json_array_foreach(list, i, entry)
     {
         if (!json_is_true(json_object_get(json_object_get(entry, "inserted"), "ro")))
             plan_disk(f, s, entry, i, full, p);
     }
     json_decref(list);
-    if (p->disk && !p->count)
+    if (!p->count)
         error_set(err, EINVAL, "it has no disk that it writes to");
     return p->count > 0;
 }
@@ -156,7 +160,7 @@ void backup_plan_free(struct backup_plan *p)
     for (size_t i = 0; i < p->count; i++) {
         struct disk_plan *d = &p->disk[i];
         char *const texts[] = {d->device, d->role, d->name, d->part, d->before, d->after};
-        for (size_t k = 0; k < sizeof(texts) / sizeof(texts[0]); k++)
+        for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
             free(texts[k]);
     }
     free(p->disk);
