@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/identity.h"
+#include "catalog/overlay.h"
 #include "catalog/sha256.h"
 
 #define MANIFEST     "backup.json"
@@ -195,7 +196,7 @@ json_t *backup_file_named(const struct backup_folder *f, const char *name)
     {
         json_array_foreach(json_object_get(backup, "files"), k, file)
         {
-            if (strcmp(json_string_value(json_object_get(file, "name")), name) == 0)
+            if (strcmp(backup_text(file, "name"), name) == 0)
                 return file;
         }
     }
@@ -229,7 +230,7 @@ bool backup_sweep(const struct backup_folder *f, struct error **err)
 /* Whether the new file has the old one's name by now. */
 static bool has_replaced(const struct backup_folder *f, const json_t *r)
 {
-    cleanup(mem) char *by = backup_path(f, json_string_value(json_object_get(r, "by")));
+    cleanup(mem) char *by = backup_path(f, backup_text(r, "by"));
     return access(by, F_OK) < 0;
 }
 
@@ -238,9 +239,9 @@ bool backup_check_file(const struct backup_folder *f, const json_t *entry, bool 
     struct stat st;
     char sum[SHA256_HEX_SIZE];
     const json_t *r = json_object_get(f->content, "replacing");
-    const char *name = json_string_value(json_object_get(entry, "name"));
+    const char *name = backup_text(entry, "name");
     cleanup(mem) char *path = backup_path(f, name);
-    if (r && strcmp(json_string_value(json_object_get(r, "name")), name) == 0 && has_replaced(f, r))
+    if (r && strcmp(backup_text(r, "name"), name) == 0 && has_replaced(f, r))
         entry = r;
     if (stat(path, &st) < 0)
         return error_set_errno(err, errno, "open '%s'", path), false;
@@ -248,8 +249,38 @@ bool backup_check_file(const struct backup_folder *f, const json_t *entry, bool 
         return damaged(path, "is damaged: it does not have the size that it had", err);
     if (sums && !sha256_file(path, sum, err))
         return false;
-    return !sums || strcmp(sum, json_string_value(json_object_get(entry, "sha256"))) == 0 ||
+    return !sums || strcmp(sum, backup_text(entry, "sha256")) == 0 ||
            damaged(path, "is damaged: its checksum is wrong", err);
+}
+
+/* Whether a disk's file stands on `below` (NULL: on nothing), and takes nothing from elsewhere. */
+static bool stands_on(const char *path, const char *below, struct error **err)
+{
+    struct error *why = NULL;
+    cleanup(mem) char *base = overlay_base(path, &why);
+    if (why)
+        return error_prefix(err, why, "look at a disk"), false;
+    if (!below == !base && (!below || strcmp(below, base) == 0) && overlay_is_plain(path))
+        return true;
+    return damaged(path, "does not stand on what the manifest says", err);
+}
+
+bool backup_check_chain(const struct backup_folder *f, const json_t *entry, struct error **err)
+{
+    for (const json_t *below; entry; entry = below) {
+        const char *backing = backup_text(entry, "backing");
+        cleanup(mem) char *path = backup_path(f, backup_text(entry, "name"));
+        if (!backup_check_file(f, entry, true, err))
+            return false;
+        if (!backup_is_disk(entry))
+            return true;
+        if (!stands_on(path, backing, err))
+            return false;
+        below = backing ? backup_file_named(f, backing) : NULL;
+        if (backing && (!below || below == entry))
+            return damaged(path, "stands on a file that is not in the manifest", err);
+    }
+    return true;
 }
 
 /* --- replacing --- */
@@ -260,9 +291,9 @@ static bool finish_replacing(struct backup_folder *f, struct error **err)
     json_t *r = json_object_get(f->content, "replacing");
     if (!r)
         return true;
-    const char *name = json_string_value(json_object_get(r, "name"));
+    const char *name = backup_text(r, "name");
     cleanup(mem) char *path = backup_path(f, name);
-    cleanup(mem) char *by = backup_path(f, json_string_value(json_object_get(r, "by")));
+    cleanup(mem) char *by = backup_path(f, backup_text(r, "by"));
     if (rename(by, path) < 0 && errno != ENOENT)
         return error_set_errno(err, errno, "put '%s' in the place of '%s'", by, path), false;
     json_t *backup;
@@ -273,7 +304,7 @@ static bool finish_replacing(struct backup_folder *f, struct error **err)
         size_t k;
         json_array_foreach(json_object_get(backup, "files"), k, file)
         {
-            if (strcmp(json_string_value(json_object_get(file, "name")), name) != 0)
+            if (strcmp(backup_text(file, "name"), name) != 0)
                 continue;
             json_object_set(file, "sha256", json_object_get(r, "sha256"));
             json_object_set(file, "size", json_object_get(r, "size"));
@@ -367,11 +398,11 @@ bool backup_open_for(const char *dir, const struct machine *m, struct backup_fol
         error_free(why);
         return found(f, m, err);
     }
-    const char *uuid = json_string_value(json_object_get(f->content, "uuid"));
+    const char *uuid = backup_text(f->content, "uuid");
     if (strcmp(uuid, m->uuid) == 0)
         return true;
     return error_set(err, EEXIST, "'%s' has backups of another machine, '%s' with the UUID %s", f->dir,
-                     json_string_value(json_object_get(f->content, "machine")), uuid),
+                     backup_text(f->content, "machine"), uuid),
            false;
 }
 
@@ -390,6 +421,16 @@ void backup_folder_cleanup(struct backup_folder *f)
 
 /* --- what is in it --- */
 
+const char *backup_text(const json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+bool backup_is_disk(const json_t *entry)
+{
+    return strncmp(backup_text(entry, "role"), "disk", 4) == 0;
+}
+
 json_t *backup_list(const struct backup_folder *f)
 {
     return json_object_get(f->content, "backups");
@@ -403,7 +444,7 @@ json_t *backup_last(const struct backup_folder *f)
 
 const char *backup_chain(const struct backup_folder *f)
 {
-    return json_string_value(json_object_get(f->content, "chain"));
+    return backup_text(f->content, "chain");
 }
 
 json_t *backup_file(const json_t *backup, const char *role)
@@ -412,7 +453,7 @@ json_t *backup_file(const json_t *backup, const char *role)
     size_t i;
     json_array_foreach(json_object_get(backup, "files"), i, file)
     {
-        if (strcmp(json_string_value(json_object_get(file, "role")), role) == 0)
+        if (strcmp(backup_text(file, "role"), role) == 0)
             return file;
     }
     return NULL;

@@ -45,6 +45,11 @@ json_t *backup_file_named(const struct backup_folder *f, const char *name);
 /* By its number as users write it, NULL: the last. NULL and *err when there is none. */
 json_t *backup_numbered(const struct backup_folder *f, const char *number, struct error **err);
 
+/* A member of the manifest that is a text; NULL: it is missing. */
+const char *backup_text(const json_t *o, const char *key);
+/* Whether a file is of a disk. */
+bool backup_is_disk(const json_t *entry);
+
 /* The path of a file, owned by the caller. */
 char *backup_path(const struct backup_folder *f, const char *name);
 
@@ -57,5 +62,9 @@ bool backup_replace(struct backup_folder *f, json_t *entry, const char *by, stru
 
 /* Whether a file is as the manifest has it: `sums` false looks at its size only. *err names it. */
 bool backup_check_file(const struct backup_folder *f, const json_t *entry, bool sums, struct error **err);
+
+/* The same, with checksums, of a file and all that it stands on; a disk's must be what the manifest says, and
+ * lead nowhere else. */
+bool backup_check_chain(const struct backup_folder *f, const json_t *entry, struct error **err);
 
 #endif

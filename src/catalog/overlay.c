@@ -19,12 +19,13 @@
 #include "base/util.h"
 #include "catalog/file.h"
 
-#define CLUSTER_BITS     16
-#define CLUSTER          ((uint64_t)1 << CLUSTER_BITS)
-#define HEADER_LENGTH    104
-#define HEADER_V2_LENGTH 72
-#define BASE_NAME_MAX    1023 /* the longest that the format allows */
-#define QCOW2_MAGIC      0x514649fbu
+#define CLUSTER_BITS           16
+#define CLUSTER                ((uint64_t)1 << CLUSTER_BITS)
+#define HEADER_LENGTH          104
+#define HEADER_V2_LENGTH       72
+#define BASE_NAME_MAX          1023 /* the longest that the format allows */
+#define QCOW2_MAGIC            0x514649fbu
+#define INCOMPATIBLE_DATA_FILE 4
 /* Bytes of disk that one L1 entry stands for: a cluster of 8-byte L2 entries. */
 #define L1_SPAN (CLUSTER / 8 * CLUSTER)
 /* 32 MiB of L1 table is as much as QEMU accepts. */
@@ -102,6 +103,13 @@ int overlay_untouched(const char *path, struct error **err)
         at += part;
     }
     return 1;
+}
+
+bool overlay_is_plain(const char *path)
+{
+    uint8_t header[HEADER_LENGTH];
+    cleanup(fd) int fd = open_disk(path, header, NULL);
+    return fd >= 0 && (load_be32(header + 4) < 3 || !(load_be64(header + 72) & INCOMPATIBLE_DATA_FILE));
 }
 
 bool overlay_dirty(const char *path)

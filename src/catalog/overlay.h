@@ -18,6 +18,8 @@ bool overlay_create(const char *path, const char *base, struct error **err);
 /* The disk that one stands on, as its header names it: if by a relative path, then from its own folder. Owned
  * by the caller. NULL, with *err unset, when it stands on none. */
 char *overlay_base(const char *path, struct error **err);
+/* Whether all that it is is in itself and in what it stands on: it has no file for its data apart. */
+bool overlay_is_plain(const char *path);
 /* 1: nothing was ever written to it, so it shows what its base shows; 0; -1 and *err. */
 int overlay_untouched(const char *path, struct error **err);
 /* Whether it was not closed properly, so that its reference counts may be wrong; false also when it cannot be

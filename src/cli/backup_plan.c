@@ -19,18 +19,13 @@ static char *bitmap_name(const struct backup_folder *f, json_int_t number)
     return catalog_format("ruche-%s-%lld", backup_chain(f), (long long)number);
 }
 
-static const char *text_at(const json_t *o, const char *key)
-{
-    return json_string_value(json_object_get(o, key));
-}
-
 static const json_t *find_bitmap(const json_t *inserted, const char *name)
 {
     json_t *bitmap;
     size_t i;
     json_array_foreach(json_object_get(inserted, "dirty-bitmaps"), i, bitmap)
     {
-        if (strcmp(text_at(bitmap, "name"), name) == 0)
+        if (strcmp(backup_text(bitmap, "name"), name) == 0)
             return bitmap;
     }
     return NULL;
@@ -45,7 +40,7 @@ static const char *obstacle(const struct backup_folder *f, const json_t *inserte
         return "";
     if (!before)
         return "the last backup does not have it";
-    if (strcmp(text_at(inserted, "drv"), "qcow2") != 0)
+    if (strcmp(backup_text(inserted, "drv"), "qcow2") != 0)
         return "nothing notes what changes on a raw disk";
     if (!b)
         return "what has changed since the last backup is not known, as after going back to a snapshot";
@@ -64,7 +59,7 @@ static void choose_base(const struct backup_folder *f, const json_t *inserted, b
     const char *why = full ? "" : obstacle(f, inserted, last, before, bitmap);
     if (!why) {
         d->before = steal_ptr(&bitmap);
-        d->backing = text_at(before, "name");
+        d->backing = backup_text(before, "name");
         p->incremental = true;
     } else if (*why && !*p->why) {
         snprintf(p->why, sizeof(p->why), "%s: %s", d->role, why);
@@ -91,14 +86,14 @@ static void plan_disk(const struct backup_folder *f, struct backup_source *s, co
 {
     const json_t *inserted = json_object_get(entry, "inserted");
     struct disk_plan *d = &p->disk[p->count++];
-    *d = (struct disk_plan){.device = catalog_format("%s", text_at(entry, "device")),
+    *d = (struct disk_plan){.device = catalog_format("%s", backup_text(entry, "device")),
                             .role = catalog_format("disk%zu", index),
                             .name = catalog_format("%lld-disk%zu.qcow2", (long long)p->number, index),
                             .part = catalog_format("%lld-disk%zu.qcow2.part", (long long)p->number, index),
                             .size = (uint64_t)json_integer_value(
                                 json_object_get(json_object_get(inserted, "image"), "virtual-size"))};
     choose_base(f, inserted, full, p, d);
-    if (strcmp(text_at(inserted, "drv"), "qcow2") == 0)
+    if (strcmp(backup_text(inserted, "drv"), "qcow2") == 0)
         add_bitmap(f, s, p->number, d);
 }
 
@@ -123,7 +118,7 @@ static json_t *query_disks(struct backup_source *s, struct error **err)
     json_array_foreach(list, i, entry)
     {
         const json_t *inserted = json_object_get(entry, "inserted");
-        if (text_at(entry, "device") && text_at(inserted, "drv"))
+        if (backup_text(entry, "device") && backup_text(inserted, "drv"))
             continue;
         json_decref(list);
         return error_set(err, EPROTO, "the machine's answer is not understood"), NULL;
@@ -175,12 +170,12 @@ static bool tidy_disk(struct backup_source *s, const json_t *entry, const char *
     size_t i;
     json_array_foreach(json_object_get(json_object_get(entry, "inserted"), "dirty-bitmaps"), i, bitmap)
     {
-        const char *name = text_at(bitmap, "name");
+        const char *name = backup_text(bitmap, "name");
         if (strncmp(name, prefix, strlen(prefix)) != 0 || strcmp(name, keep) == 0)
             continue;
         json_t *done =
             control_call(s->control, "block-dirty-bitmap-remove",
-                         json_pack("{s:s, s:s}", "node", text_at(entry, "device"), "name", name), err);
+                         json_pack("{s:s, s:s}", "node", backup_text(entry, "device"), "name", name), err);
         json_decref(done);
         if (!done)
             return false;

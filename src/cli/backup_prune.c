@@ -24,18 +24,6 @@ static bool merge(struct backup_folder *f, json_t *file, struct error **err)
     return qemu_img(words, NULL, 0, err) && backup_replace(f, file, by, err);
 }
 
-/* What is damaged must not get a checksum that says it is not. */
-static bool check_chain(const struct backup_folder *f, const json_t *file, struct error **err)
-{
-    while (file) {
-        const char *backing = json_string_value(json_object_get(file, "backing"));
-        if (!backup_check_file(f, file, true, err))
-            return false;
-        file = backing ? backup_file_named(f, backing) : NULL;
-    }
-    return true;
-}
-
 /* Those of its files that stand on others. */
 static unsigned count_merges(const json_t *files)
 {
@@ -56,7 +44,8 @@ static bool make_first(struct backup_folder *f, const json_t *backup, struct err
     struct progress progress;
     json_array_foreach(files, i, file)
     {
-        if (!check_chain(f, file, err))
+        /* What is damaged must not get a checksum that says it is not. */
+        if (!backup_check_chain(f, file, err))
             return false;
     }
     progress_start(&progress, "prune");

@@ -10,38 +10,10 @@
 #include "base/cleanup.h"
 #include "catalog/backup.h"
 #include "catalog/file.h"
-#include "catalog/overlay.h"
 #include "cli/backups.h"
 #include "cli/machines.h"
 #include "cli/progress.h"
 #include "cli/qemu_img.h"
-
-static const char *text_at(const json_t *o, const char *key)
-{
-    return json_string_value(json_object_get(o, key));
-}
-
-/* A file is as it was, and so is all that it stands on, which is what the manifest says. */
-static bool check_chain(const struct backup_folder *f, const json_t *file, struct error **err)
-{
-    while (file) {
-        const char *backing = text_at(file, "backing");
-        cleanup(mem) char *path = backup_path(f, text_at(file, "name"));
-        struct error *why = NULL;
-        if (!backup_check_file(f, file, true, err))
-            return false;
-        if (strncmp(text_at(file, "role"), "disk", 4) != 0)
-            return true;
-        cleanup(mem) char *base = overlay_base(path, &why);
-        if (why)
-            return error_prefix(err, why, "look at a disk"), false;
-        const json_t *below = backing ? backup_file_named(f, backing) : NULL;
-        if (!backing != !base || (backing && (strcmp(backing, base) != 0 || !below || below == file)))
-            return error_set(err, EBADMSG, "'%s' does not stand on what the manifest says", path), false;
-        file = below;
-    }
-    return true;
-}
 
 static bool check_files(const struct backup_folder *f, const json_t *backup, struct error **err)
 {
@@ -49,7 +21,7 @@ static bool check_files(const struct backup_folder *f, const json_t *backup, str
     size_t i;
     json_array_foreach(json_object_get(backup, "files"), i, file)
     {
-        if (!check_chain(f, file, err))
+        if (!backup_check_chain(f, file, err))
             return false;
     }
     return true;
@@ -58,7 +30,7 @@ static bool check_files(const struct backup_folder *f, const json_t *backup, str
 /* A disk with all that it stands on becomes one file. */
 static bool copy_disk(const struct backup_folder *f, const json_t *file, const char *to, struct error **err)
 {
-    cleanup(mem) char *from = backup_path(f, text_at(file, "name"));
+    cleanup(mem) char *from = backup_path(f, backup_text(file, "name"));
     const char *const words[] = {"qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", from, to, NULL};
     return qemu_img(words, NULL, 0, err) && catalog_sync(to, err);
 }
@@ -98,7 +70,7 @@ static bool copy_small(const struct backup_folder *f, const json_t *backup, cons
     const json_t *file = backup_file(backup, role);
     if (!file)
         return true;
-    cleanup(mem) char *from = backup_path(f, text_at(file, "name"));
+    cleanup(mem) char *from = backup_path(f, backup_text(file, "name"));
     if (!catalog_copy(from, to, err) || !catalog_sync(to, err))
         return false;
     if (key)
@@ -140,7 +112,7 @@ bool backup_restore(const char *dir, const char *number, const char *name, struc
     if (!db)
         return false;
     if (!name)
-        name = text_at(f.content, "machine");
+        name = backup_text(f.content, "machine");
     if (!name_is_free(db, name, err))
         return false;
     progress_start(&progress, "restore");

@@ -9,11 +9,6 @@
 #include "cli/print.h"
 #include "cli/verb.h"
 
-static const char *text_at(const json_t *o, const char *key)
-{
-    return json_string_value(json_object_get(o, key));
-}
-
 /* Of the disks' files; the others are there once for all backups. */
 static uint64_t bytes_of(const json_t *backup)
 {
@@ -22,7 +17,7 @@ static uint64_t bytes_of(const json_t *backup)
     size_t i;
     json_array_foreach(json_object_get(backup, "files"), i, file)
     {
-        if (strncmp(text_at(file, "role"), "disk", 4) == 0)
+        if (backup_is_disk(file))
             sum += (uint64_t)json_integer_value(json_object_get(file, "size"));
     }
     return sum;
@@ -32,9 +27,9 @@ static void print_row(const json_t *backup)
 {
     char size[32];
     printf("%6lld  %-21s %-12s %9s %-12s %s\n",
-           (long long)json_integer_value(json_object_get(backup, "number")), text_at(backup, "created"),
-           text_at(backup, "kind"), size_text(bytes_of(backup), size), text_at(backup, "consistency"),
-           text_at(backup, "why"));
+           (long long)json_integer_value(json_object_get(backup, "number")), backup_text(backup, "created"),
+           backup_text(backup, "kind"), size_text(bytes_of(backup), size), backup_text(backup, "consistency"),
+           backup_text(backup, "why"));
 }
 
 int backup_show(const char *dir, bool json, struct error **err)

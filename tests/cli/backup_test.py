@@ -127,6 +127,16 @@ class Stopped(Real):
             self.refused("restore", "--name", "x", self.dir, reason=reason)
             shutil.rmtree(self.dir)
             shutil.copytree(self.path("sound"), self.dir)
+        # Data that is to come from a file of the host's.
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={self.path('apart')},data_file_raw=on",
+                        self.path("hostile"), "16M"], check=True)
+        shutil.copy(self.path("hostile"), self.dir + "/1-disk0.qcow2")
+        with open(self.path("hostile"), "rb") as f:
+            data = f.read()
+        self.forge(lambda c: disk(c, 0).update(size=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        self.refused("restore", "--name", "x", "--at", "1", self.dir, reason="does not stand on what the manifest says")
+        shutil.rmtree(self.dir)
+        shutil.copytree(self.path("sound"), self.dir)
         self.forge(lambda c: None)
         self.ruche("backup", "restore", "--name", "x", self.dir)
 

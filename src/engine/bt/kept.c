@@ -375,7 +375,8 @@ static uint32_t *free_slot(struct bt_kept *k, uint32_t hash)
 
 static uint8_t *put(uint8_t *to, const void *from, size_t size)
 {
-    memcpy(to, from, size);
+    if (size)
+        memcpy(to, from, size);
     return to + size;
 }
 
