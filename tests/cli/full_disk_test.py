@@ -240,6 +240,37 @@ class Host(Small):
         self.assertEqual(self.stop(p), 143)
 
 
+class Backups(Small):
+    """The folder is on the full disk, the machine is not."""
+
+    def test_backups(self):
+        folder = self.full + "/backups"
+        self.addCleanup(subprocess.run, [self.program, "stop", "--all", "--force", "--timeout", "0"], env=self.env, check=False)
+        self.ruche("create", "web", "--kernel", self.files["kernel"], "--memory", "16M", "--disk", self.files["qcow2"])
+        self.ruche("backup", "web", folder)
+        before = contents(folder)
+        subprocess.run(["qemu-io", "-c", "write -P 5 1M 12M", self.files["qcow2"]], check=True, stdout=subprocess.DEVNULL)
+        for running in (False, True):
+            if running:
+                self.ruche("start", "web")
+            for words in (["web"], ["--full", "web"]):
+                err = self.ruche("backup", *words, folder, status=125)[1]
+                self.assertIn("ruche: backup of machine 'web': ", err)
+                self.assertIn(NO_SPACE, err)
+                self.assertEqual(contents(folder), before)
+        self.ruche("backup", "verify", folder)
+        # With room again it goes on where it was.
+        subprocess.run(["mount", "-o", "remount,size=40M", self.full], check=True)
+        self.ruche("backup", "web", folder)
+        kinds = [b["kind"] for b in json.loads(self.ruche("backup", "ls", "--json", folder)[0])["backups"]]
+        self.assertEqual(kinds, ["full", "incremental"])
+        subprocess.run(["mount", "-o", f"remount,size={16 << 20}", self.full], check=True)
+        before = contents(folder)
+        self.fill()
+        self.assertIn(NO_SPACE, self.ruche("backup", "prune", "--keep", "1", folder, status=125)[1])
+        self.assertEqual(contents(folder), before)
+
+
 if __name__ == "__main__":
     if "RUCHE_TEST_MOUNTS" not in os.environ:
         user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
