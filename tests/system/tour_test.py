@@ -36,7 +36,7 @@ class Tour(Named):
         self.ruche("clone", "--count", "3", "web", "web")
         for name in names:
             self.wait_for(name)
-        for what in (["cat", "/etc/machine-id"], ["head", "-c", "16", "/dev/urandom"], ["cat", "/sys/class/net/ens3/address"]):
+        for what in (["cat", "/etc/machine-id"], ["head", "-c", "16", "/dev/urandom"], ["cat", "/sys/class/net/e*/address"]):
             said = [self.exec(name, "sh", "-c", " ".join(what) + " | od -An -tx1") for name in ["web", *names]]
             self.assertEqual(len(set(said)), 4, (what, said))
         self.ruche("rm", "--force", *names)
