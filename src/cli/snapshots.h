@@ -48,6 +48,8 @@ bool snapshot_take(struct visit *v, const char *name, const char *description, s
 bool snapshot_revert(struct visit *v, const char *name, bool cold, struct error **err);
 /* snapshot_drop.c */
 bool snapshot_drop(struct visit *v, const char *name, struct error **err);
+/* snapshot_export.c; `to`: a folder, which is made. */
+bool snapshot_export(struct visit *v, const char *name, const char *to, struct error **err);
 /* snapshot_show.c; gives an exit status. */
 int snapshot_show(const char *machine, bool json, struct error **err);
 

@@ -31,6 +31,7 @@ const char options_help[] =
     "  --serial fd:N    the first serial line is an open descriptor\n"
     "  --serial-log F   file that keeps the end of its output\n"
     "  --agent CHARDEV  a port for QEMU's guest agent, as --device virtio-console would make it\n"
+    "  --paused         the guest runs only once the control socket says so\n"
     "  --control fd:N   the control socket is an open, listening descriptor\n"
     "  --no-cache       keep no translations for other machines, and use none of theirs\n"
     "  --ready-fd N     write \"ready\" or a one-line reason there once the machine runs or has failed\n"

@@ -3,6 +3,7 @@
 """`ruche snapshot` on machines that do not run, and what it refuses: the tree, names, layers, wrong words."""
 import json
 import os
+import subprocess
 import unittest
 
 from harness import RECIPE, Case, contents, table
@@ -62,6 +63,19 @@ class Snapshots(Case):
         self.ruche("snapshot", "rm", "web", "a")
         self.assertEqual((len(self.layers()), self.snapshots()), (1, []))
 
+    def test_export(self):
+        self.ruche("snapshot", "create", "--description", "for others", "web", "a")
+        self.ruche("snapshot", "export", "web", "a", self.path("out"))
+        self.assertEqual(set(os.listdir(self.path("out"))), {"disk.qcow2", "snapshot.json"})
+        with open(self.path("out/snapshot.json"), encoding="utf-8") as f:
+            told = json.load(f)
+        self.assertEqual((told["machine"], told["name"], told["description"], told["memory"]), ("web", "a", "for others", False))
+        subprocess.run(["qemu-img", "compare", "-q", self.path("out/disk.qcow2"), self.web + "/disk.qcow2"], check=True)
+        self.assertIn("is there already", self.refused("export", "web", "a", self.path("out")))
+        self.assertIn("there is no snapshot 'b'", self.refused("export", "web", "b", self.path("other")))
+        self.assertIn("No such file", self.refused("export", "web", "a", self.path("no/where")))
+        self.assertFalse(os.path.exists(self.path("other")))
+
     def test_without_qemu_img(self):
         self.ruche("snapshot", "create", "web", "a")
         err = self.one_line(self.ruche("snapshot", "rm", "web", "a", status=125, PATH=self.path("nothing"))[1])
@@ -101,11 +115,13 @@ class Snapshots(Case):
 
 
 @table(
-    ("nothing", ["snapshot"], "say create, ls, revert or rm"),
+    ("nothing", ["snapshot"], "say create, ls, revert, rm or export"),
     ("another action", ["snapshot", "take", "x"], "unknown action 'take'"),
     ("no machine", ["snapshot", "create"], "which machine?"),
     ("no snapshot", ["snapshot", "revert", "x"], "which snapshot?"),
     ("too many words", ["snapshot", "rm", "x", "y", "z"], "too many words"),
+    ("no snapshot to export", ["snapshot", "export", "x"], "which snapshot?"),
+    ("no folder", ["snapshot", "export", "x", "y"], "to which folder?"),
     ("an option of another action", ["snapshot", "rm", "--json", "x", "y"], "unknown option '--json'"),
     ("a name that is none", ["snapshot", "create", "x", "a/b"], "'a/b' is no name"),
     ("no description", ["snapshot", "create", "x", "--description"], "--description wants a value"),

@@ -226,6 +226,17 @@ class Machine:
         self.run("bind 'set enable-bracketed-paste off' 2>/dev/null; PS1=; stty -echo; dmesg -n 1")
 
 
+class Restored(Machine):
+    """A machine that goes on from a file."""
+
+    def __init__(self, path, *options, vmm="ruche"):
+        self.saved, self.more = path, options
+        super().__init__(vmm=vmm)
+
+    def _ruche(self, *_):
+        return [RUCHE, "run", "--control", self.control, "--restore", self.saved, *self.more]
+
+
 class Console:
     """`ruche console` on pipes."""
 

@@ -17,7 +17,7 @@ import time
 import unittest
 
 import initramfs
-from machine import PATIENCE, RUCHE, Case, Machine, image
+from machine import PATIENCE, RUCHE, Case, Machine, Restored, image
 
 CMDLINE = "console=ttyS0 quiet panic=-1"
 # Counts without a pause, while other processes compute checksums that must not change.
@@ -43,17 +43,6 @@ copies() {
 copies &
 for i in""", 1)
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1 << 32)
-
-
-class Restored(Machine):
-    """A machine that goes on from a file."""
-
-    def __init__(self, path, *options, vmm="ruche"):
-        self.saved, self.more = path, options
-        super().__init__(vmm=vmm)
-
-    def _ruche(self, *_):
-        return [RUCHE, "run", "--control", self.control, "--restore", self.saved, *self.more]
 
 
 def crc32c_table():

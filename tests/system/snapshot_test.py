@@ -7,7 +7,7 @@ import re
 import subprocess
 import unittest
 
-from machine import Console
+from machine import Console, Restored
 from tiny import Tiny
 
 
@@ -83,6 +83,12 @@ class Snapshots(Tiny):
             c.close()
             self.ruche("stop", "--force", "--timeout", "0", "web")
             self.check_layers("web")
+
+        # Elsewhere it goes on as well.
+        self.ruche("snapshot", "export", "web", "one", self.path("out"))
+        self.assertEqual(set(os.listdir(self.path("out"))), {"disk.qcow2", "memory", "snapshot.json"})
+        with Restored(self.path("out/memory"), "--disk", self.path("out/disk.qcow2")) as elsewhere:
+            self.assertGreater(int(elsewhere.expect(r"ack (\d+) end\n").group(1)), low)
 
         # What goes on now is the disk of that instant, without the memory.
         self.ruche("snapshot", "revert", "--cold", "web", "one")
