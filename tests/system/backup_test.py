@@ -9,7 +9,8 @@ import subprocess
 import unittest
 
 from backup_case import WRITES, Backing
-from machine import Console
+from machine import ENGINE, Console
+from named import Named
 
 SEED = int(os.environ.get("RUCHE_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 
@@ -170,6 +171,33 @@ class Backups(Backing):
             self.assertIn("backup of machine 'web'", err)
         self.check_backups()
         self.start()
+
+
+class Debian(Named):
+    """With an agent in the guest."""
+
+    def exec(self, name, script):
+        return self.ruche("exec", "--timeout", "60", name, "--", "sh", "-c", script)
+
+    def boot(self, name):
+        self.ruche("start", name)
+        c = self.console(name)
+        c.expect("login: ", 180)
+        c.close()
+
+    def test_application_consistent(self):
+        folder = self.path("backups")
+        self.ruche("create", "web", *(["--engine", ENGINE] if ENGINE else []), "--net", "none", "debian")
+        self.boot("web")
+        self.assertIn("application-consistent", self.ruche("backup", "web", folder))
+        self.exec("web", "echo kept >/root/kept")  # is in the guest's memory only, until it is frozen
+        self.assertRegex(self.ruche("backup", "web", folder), "incremental, .* application-consistent")
+        self.exec("web", "rm -rf /usr/bin")
+        self.ruche("rm", "--force", "web")
+        self.ruche("backup", "restore", folder)
+        self.boot("web")
+        self.assertEqual(self.exec("web", "cat /root/kept; systemctl is-system-running --wait >/dev/null; ls /usr/bin | wc -l")[:5],
+                         "kept\n")
 
 
 unittest.main(verbosity=2)
