@@ -42,7 +42,7 @@ struct work {
 
 static bool has_disk(const struct work *w)
 {
-    return json_object_get(w->frozen.config, "image") != NULL;
+    return machine_has_disk(w->frozen.config);
 }
 
 /* --- what is cloned --- */

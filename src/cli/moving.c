@@ -281,20 +281,25 @@ static void name_file(json_t *config, const char *key, const char *file)
 static bool name_image(const struct machine *m, json_t *config, struct error **err)
 {
     struct image image = {0};
-    if (!json_object_get(config, "image"))
-        return true;
     if (!machine_image(m, &image, err))
         return false;
     if (!json_object_get(config, "kernel"))
         name_file(config, "initrd", image.initrd);
     name_file(config, "kernel", image.kernel);
     name_file(config, "cmdline", image.cmdline);
+    image_release(&image);
+    return true;
+}
+
+static void name_disk(const struct machine *m, json_t *config)
+{
+    if (!machine_has_disk(config))
+        return;
     json_object_del(config, "image");
+    json_object_del(config, "disk");
     cleanup(mem) char *disk = machine_disk(m);
     json_array_insert_new(json_object_get(config, "disks"), 0,
                           json_pack("{s:s, s:s}", "file", disk, "format", "qcow2"));
-    image_release(&image);
-    return true;
 }
 
 json_t *moving_config(const struct machine *m, struct error **err)
@@ -306,6 +311,7 @@ json_t *moving_config(const struct machine *m, struct error **err)
         json_decref(config);
         return NULL;
     }
+    name_disk(m, config);
     json_object_del(config, "seed");
     if (has_seed)
         json_array_append_new(json_object_get(config, "disks"),

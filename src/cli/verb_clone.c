@@ -75,7 +75,7 @@ static void tell(const struct clone_result *r)
     if (r->forwards)
         fprintf(stderr, "ruche: ports of the host that lead to '%s' do not lead to its clones (ruche set)\n",
                 r->of);
-    if (!r->machines[0].resume && json_object_get(config, "image"))
+    if (!r->machines[0].resume && machine_has_disk(config))
         fprintf(stderr, "ruche: what the guest has on its disk is as in '%s'%s\n", r->of,
                 json_is_true(json_object_get(config, "seed"))
                     ? ""

@@ -55,7 +55,7 @@ static bool remove_machine(struct machine *m, void *opaque, struct error **err)
         return false;
     struct machine_state state;
     machine_state_read(m, &state);
-    if (machine_moved(&state) && !*(const bool *)opaque && json_object_get(m->config, "image")) {
+    if (machine_moved(&state) && !*(const bool *)opaque && machine_has_disk(m->config)) {
         error_set(
             err, EBUSY,
             "remove machine '%s': it was moved to another host, and writes to its disk here (rm --force "

@@ -69,6 +69,9 @@ class Tour(Named):
         self.env = there
         self.addCleanup(self.ruche, "stop", "--all", "--force", "--timeout", "0")
         self.assertEqual(self.exec("web", "cat", "/proc/sys/kernel/random/boot_id"), boot)
+        self.ruche("restart", "web")
+        self.wait_for("web")
+        self.assertEqual(self.exec("web", "cat", "/root/note"), "precious\n")
         self.ruche("stop", "web")
 
     def test_tour(self):
