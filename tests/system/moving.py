@@ -42,6 +42,19 @@ def listens(path):
         return any(line.split()[3] == "00010000" and line.rstrip().endswith(" " + path) for line in f)
 
 
+def connect(s, path):
+    """To a socket that may not be listened on yet."""
+    deadline = time.monotonic() + 10 * PATIENCE
+    while True:
+        try:
+            s.connect(path)
+            return
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 class Incoming(Machine):
     """Waits for a machine."""
 
@@ -68,7 +81,7 @@ class Line:
         try:
             near = self.listener.accept()[0]
             far = socket.socket(socket.AF_UNIX)
-            far.connect(self.target)
+            connect(far, self.target)
         except OSError:
             return
         self.ends = [near, far]
@@ -149,7 +162,8 @@ class Moving(Case):
 
     def receive(self, path, *options, **more):
         m = self.keep(Incoming("unix:" + path, *options, **more))
-        self.wait_for("the destination", lambda: listens(path) or m.process.poll() is not None)
+        # One that is in a network of its own is not in this one's list.
+        self.wait_for("the destination", lambda: listens(path) or (more and os.path.exists(path)) or m.process.poll() is not None)
         return m
 
     def ended(self, source):
