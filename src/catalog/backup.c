@@ -34,7 +34,13 @@ static const char *const patterns[] = {"*.part", "[0-9]*-disk*.qcow2", "kernel-*
 static bool is_file_name(const json_t *value)
 {
     const char *name = json_string_value(value);
-    return name && *name && *name != '.' && !strchr(name, '/') && strlen(name) <= 255;
+    /* Programs take what has a colon for more than a name. */
+    return name && *name && *name != '.' && !strpbrk(name, "/:") && strlen(name) <= 255;
+}
+
+static bool is_disk_name(const json_t *value)
+{
+    return is_file_name(value) && fnmatch("[0-9]*-disk[0-9]*.qcow2", json_string_value(value), 0) == 0;
 }
 
 static bool is_sum(const json_t *value)
@@ -57,8 +63,9 @@ static bool is_file(const json_t *file)
     static const char *const texts[] = {"name", "role", "sha256", NULL};
     const json_t *backing = json_object_get(file, "backing");
     return has_texts(file, texts) && is_file_name(json_object_get(file, "name")) &&
+           (!backup_is_disk(file) || is_disk_name(json_object_get(file, "name"))) &&
            is_sum(json_object_get(file, "sha256")) && json_integer_value(json_object_get(file, "size")) > 0 &&
-           (!backing || is_file_name(backing));
+           (!backing || is_disk_name(backing));
 }
 
 static bool is_backup(const json_t *backup, json_int_t after)
@@ -66,7 +73,9 @@ static bool is_backup(const json_t *backup, json_int_t after)
     static const char *const texts[] = {"created", "kind", "why", "consistency", NULL};
     const json_t *files = json_object_get(backup, "files"), *file;
     size_t i;
-    if (!has_texts(backup, texts) || json_integer_value(json_object_get(backup, "number")) <= after ||
+    const json_t *bitmap = json_object_get(backup, "bitmap");
+    if (!has_texts(backup, texts) || (bitmap && !json_is_string(bitmap)) ||
+        json_integer_value(json_object_get(backup, "number")) <= after ||
         !json_is_object(json_object_get(backup, "config")) || !json_is_array(files))
         return false;
     json_array_foreach(files, i, file)
@@ -157,6 +166,13 @@ static bool load(struct backup_folder *f, struct error **err)
            damaged(path, "does not have the form of one", err);
 }
 
+bool backup_reload(struct backup_folder *f, struct error **err)
+{
+    json_decref(f->content);
+    f->content = NULL;
+    return load(f, err);
+}
+
 static bool write_durably(const char *path, const char *text, struct error **err)
 {
     cleanup(file) FILE *out = fopen(path, "we");
@@ -215,9 +231,11 @@ bool backup_sweep(const struct backup_folder *f, struct error **err)
 {
     DIR *d = opendir(f->dir);
     bool ok = d != NULL;
+    const char *by =
+        backup_text(json_object_get(f->content, "replacing"), "by"); /* as good as in its place */
     for (const struct dirent *e = d ? readdir(d) : NULL; ok && e; e = readdir(d)) {
         cleanup(mem) char *path = backup_path(f, e->d_name);
-        if (is_ours(e->d_name) && !backup_file_named(f, e->d_name))
+        if (is_ours(e->d_name) && !backup_file_named(f, e->d_name) && (!by || strcmp(by, e->d_name) != 0))
             ok = unlink(path) == 0;
     }
     if (!ok)
@@ -234,15 +252,21 @@ static bool has_replaced(const struct backup_folder *f, const json_t *r)
     return access(by, F_OK) < 0;
 }
 
+/* What is true of the file by now: of one that was replaced, what the new one is, which stands on nothing. */
+static const json_t *as_is(const struct backup_folder *f, const json_t *entry)
+{
+    const json_t *r = json_object_get(f->content, "replacing");
+    bool replaced =
+        r && strcmp(backup_text(r, "name"), backup_text(entry, "name")) == 0 && has_replaced(f, r);
+    return replaced ? r : entry;
+}
+
 bool backup_check_file(const struct backup_folder *f, const json_t *entry, bool sums, struct error **err)
 {
     struct stat st;
     char sum[SHA256_HEX_SIZE];
-    const json_t *r = json_object_get(f->content, "replacing");
-    const char *name = backup_text(entry, "name");
-    cleanup(mem) char *path = backup_path(f, name);
-    if (r && strcmp(backup_text(r, "name"), name) == 0 && has_replaced(f, r))
-        entry = r;
+    cleanup(mem) char *path = backup_path(f, backup_text(entry, "name"));
+    entry = as_is(f, entry);
     if (stat(path, &st) < 0)
         return error_set_errno(err, errno, "open '%s'", path), false;
     if (st.st_size != json_integer_value(json_object_get(entry, "size")))
@@ -268,7 +292,7 @@ static bool stands_on(const char *path, const char *below, struct error **err)
 bool backup_check_chain(const struct backup_folder *f, const json_t *entry, struct error **err)
 {
     for (const json_t *below; entry; entry = below) {
-        const char *backing = backup_text(entry, "backing");
+        const char *backing = backup_text(as_is(f, entry), "backing");
         cleanup(mem) char *path = backup_path(f, backup_text(entry, "name"));
         if (!backup_check_file(f, entry, true, err))
             return false;
@@ -277,7 +301,7 @@ bool backup_check_chain(const struct backup_folder *f, const json_t *entry, stru
         if (!stands_on(path, backing, err))
             return false;
         below = backing ? backup_file_named(f, backing) : NULL;
-        if (backing && (!below || below == entry))
+        if (backing && (!below || below == entry || !backup_is_disk(below)))
             return damaged(path, "stands on a file that is not in the manifest", err);
     }
     return true;

@@ -28,6 +28,8 @@ bool backup_open(const char *dir, bool change, struct backup_folder *f, struct e
 /* The same, to add to it a backup of the machine: makes the folder when it is missing, takes one that is
  * empty, refuses one that has backups of another machine. */
 bool backup_open_for(const char *dir, const struct machine *m, struct backup_folder *f, struct error **err);
+/* The manifest as it is on the disk; false when it cannot be read, and there is none then. */
+bool backup_reload(struct backup_folder *f, struct error **err);
 void backup_close(struct backup_folder *f);
 void backup_folder_cleanup(struct backup_folder *f); /* for `cleanup(backup_folder)` */
 

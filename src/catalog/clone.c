@@ -165,7 +165,7 @@ bool clone_share_disk(struct clone *c, const struct machine *of, const char *lay
     cleanup(name_list) struct name_list chain = {0};
     if (!layers_chain(of, layer, &chain, err))
         return false;
-    if (chain.n > LAYERS_MAX)
+    if (chain.n >= LAYERS_MAX)
         return error_set(err, ELOOP, "its disk has %zu layers, and no more than %d are opened", chain.n,
                          LAYERS_MAX),
                false;

@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "catalog/file.h"
 #include "catalog/machine.h"
+#include "catalog/overlay.h"
 
 #define POLL_MS 20
 #define LOCK    "lock" /* its name in the machine's folder */
@@ -155,6 +156,18 @@ bool machine_died(const struct machine_state *state)
 bool machine_moved(const struct machine_state *state)
 {
     return state->life == MACHINE_ENDED && !state->killed && state->status == STATUS_MOVED;
+}
+
+bool machine_is_here(const struct machine *m, struct error **err)
+{
+    struct machine_state state;
+    cleanup(mem) char *disk = machine_disk(m);
+    machine_state_read(m, &state);
+    if (machine_moved(&state))
+        return error_set(err, EBUSY, "it was moved to another host (ruche receive takes it back)"), false;
+    if (machine_has_disk(m->config) && overlay_is_written(disk))
+        return error_set(err, EBUSY, "another program has its disk '%s' open", disk), false;
+    return true;
 }
 
 void machine_end_text(const struct machine_state *state, char *text, size_t size)

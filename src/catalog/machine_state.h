@@ -56,6 +56,12 @@ bool machine_lives(const struct machine_state *state);
 /* Whether the last life ended as nobody wanted. */
 bool machine_died(const struct machine_state *state);
 /* Whether the last life goes on elsewhere. */
+/*
+ * Whether its disk is its own to use: it was not moved to another host, which has it still, and no other
+ * program writes to it. The caller holds its lock. Before it is started, and before its layers are changed or
+ * removed.
+ */
+bool machine_is_here(const struct machine *m, struct error **err);
 bool machine_moved(const struct machine_state *state);
 /* The end in words, such as "killed by signal 9 (Killed)". */
 void machine_end_text(const struct machine_state *state, char *text, size_t size);

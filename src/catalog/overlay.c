@@ -26,6 +26,7 @@
 #define BASE_NAME_MAX          1023 /* the longest that the format allows */
 #define QCOW2_MAGIC            0x514649fbu
 #define INCOMPATIBLE_DATA_FILE 4
+#define LOCK_OF_WRITERS        101 /* the byte of an image that they hold */
 /* Bytes of disk that one L1 entry stands for: a cluster of 8-byte L2 entries. */
 #define L1_SPAN (CLUSTER / 8 * CLUSTER)
 /* 32 MiB of L1 table is as much as QEMU accepts. */
@@ -110,6 +111,13 @@ bool overlay_is_plain(const char *path)
     uint8_t header[HEADER_LENGTH];
     cleanup(fd) int fd = open_disk(path, header, NULL);
     return fd >= 0 && (load_be32(header + 4) < 3 || !(load_be64(header + 72) & INCOMPATIBLE_DATA_FILE));
+}
+
+bool overlay_is_written(const char *path)
+{
+    cleanup(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_OF_WRITERS, .l_len = 1};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 bool overlay_dirty(const char *path)

@@ -22,6 +22,11 @@ char *overlay_base(const char *path, struct error **err);
 bool overlay_is_plain(const char *path);
 /* 1: nothing was ever written to it, so it shows what its base shows; 0; -1 and *err. */
 int overlay_untouched(const char *path, struct error **err);
+/*
+ * Whether somebody has it open for writing, as far as the locks tell that Ruche and QEMU hold on images
+ * (block/lock.c); false also when it cannot be read.
+ */
+bool overlay_is_written(const char *path);
 /* Whether it was not closed properly, so that its reference counts may be wrong; false also when it cannot be
  * read. */
 bool overlay_dirty(const char *path);

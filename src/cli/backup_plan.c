@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Plans of backups: see backup_plan.h. A bitmap is named after the backup since which it records. So whatever
- * became of commands in between, the one of the manifest's last backup is the right one, if it is there.
+ * Plans of backups: see backup_plan.h. Each attempt gives its bitmaps a name that no other one has, and the
+ * manifest says the name of each backup's. So whatever became of commands in between, of copies of the folder
+ * and of going back to snapshots, the one of the manifest's last backup is the right one, if it is there.
  */
 #include "cli/backup_plan.h"
 
@@ -13,10 +14,13 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "catalog/file.h"
+#include "catalog/identity.h"
 
-static char *bitmap_name(const struct backup_folder *f, json_int_t number)
+/* Of this attempt and no other. */
+static char *new_bitmap_name(const struct backup_folder *f, struct error **err)
 {
-    return catalog_format("ruche-%s-%lld", backup_chain(f), (long long)number);
+    char id[UUID_TEXT_SIZE];
+    return identity_uuid(id, err) ? catalog_format("ruche-%s-%s", backup_chain(f), id) : NULL;
 }
 
 static const json_t *find_bitmap(const json_t *inserted, const char *name)
@@ -35,7 +39,7 @@ static const json_t *find_bitmap(const json_t *inserted, const char *name)
 static const char *obstacle(const struct backup_folder *f, const json_t *inserted, const json_t *last,
                             const json_t *before, const char *bitmap)
 {
-    const json_t *b = find_bitmap(inserted, bitmap);
+    const json_t *b = bitmap ? find_bitmap(inserted, bitmap) : NULL;
     if (!last)
         return "";
     if (!before)
@@ -54,11 +58,10 @@ static void choose_base(const struct backup_folder *f, const json_t *inserted, b
 {
     const json_t *last = backup_last(f);
     json_t *before = last ? backup_file(last, d->role) : NULL;
-    json_int_t number = json_integer_value(json_object_get(last, "number"));
-    cleanup(mem) char *bitmap = bitmap_name(f, number);
+    const char *bitmap = backup_text(last, "bitmap");
     const char *why = full ? "" : obstacle(f, inserted, last, before, bitmap);
     if (!why) {
-        d->before = steal_ptr(&bitmap);
+        d->before = catalog_format("%s", bitmap);
         d->backing = backup_text(before, "name");
         p->incremental = true;
     } else if (*why && !*p->why) {
@@ -67,18 +70,13 @@ static void choose_base(const struct backup_folder *f, const json_t *inserted, b
 }
 
 /* A bitmap that records from about now on; it is cleared at the very instant. An old image has none. */
-static void add_bitmap(const struct backup_folder *f, struct backup_source *s, json_int_t number,
-                       struct disk_plan *d)
+static void add_bitmap(struct backup_source *s, const char *name, struct disk_plan *d)
 {
-    d->after = bitmap_name(f, number);
-    json_t *done = control_call(
-        s->control, "block-dirty-bitmap-add",
-        json_pack("{s:s, s:s, s:b}", "node", d->device, "name", d->after, "persistent", true), NULL);
+    json_t *done =
+        control_call(s->control, "block-dirty-bitmap-add",
+                     json_pack("{s:s, s:s, s:b}", "node", d->device, "name", name, "persistent", true), NULL);
     json_decref(done);
-    if (done)
-        return;
-    free(d->after);
-    d->after = NULL;
+    d->after = done ? catalog_format("%s", name) : NULL;
 }
 
 static void plan_disk(const struct backup_folder *f, struct backup_source *s, const json_t *entry,
@@ -94,7 +92,7 @@ static void plan_disk(const struct backup_folder *f, struct backup_source *s, co
                                 json_object_get(json_object_get(inserted, "image"), "virtual-size"))};
     choose_base(f, inserted, full, p, d);
     if (strcmp(backup_text(inserted, "drv"), "qcow2") == 0)
-        add_bitmap(f, s, p->number, d);
+        add_bitmap(s, p->bitmap, d);
 }
 
 static bool check_devices(const struct machine *m, struct error **err)
@@ -130,7 +128,8 @@ bool backup_plan_make(const struct backup_folder *f, struct backup_source *s, bo
                       struct backup_plan *p, struct error **err)
 {
     *p = (struct backup_plan){.number = json_integer_value(json_object_get(f->content, "next"))};
-    json_t *list = check_devices(s->m, err) ? query_disks(s, err) : NULL, *entry;
+    p->bitmap = new_bitmap_name(f, err);
+    json_t *list = p->bitmap && check_devices(s->m, err) ? query_disks(s, err) : NULL, *entry;
     size_t i;
     if (!list)
         return false;
@@ -159,6 +158,7 @@ void backup_plan_free(struct backup_plan *p)
             free(texts[k]);
     }
     free(p->disk);
+    free(p->bitmap);
     *p = (struct backup_plan){0};
 }
 
@@ -171,7 +171,7 @@ static bool tidy_disk(struct backup_source *s, const json_t *entry, const char *
     json_array_foreach(json_object_get(json_object_get(entry, "inserted"), "dirty-bitmaps"), i, bitmap)
     {
         const char *name = backup_text(bitmap, "name");
-        if (strncmp(name, prefix, strlen(prefix)) != 0 || strcmp(name, keep) == 0)
+        if (strncmp(name, prefix, strlen(prefix)) != 0 || (keep && strcmp(name, keep) == 0))
             continue;
         json_t *done =
             control_call(s->control, "block-dirty-bitmap-remove",
@@ -183,17 +183,16 @@ static bool tidy_disk(struct backup_source *s, const json_t *entry, const char *
     return true;
 }
 
-bool backup_plan_tidy(const struct backup_folder *f, struct backup_source *s, json_int_t keep,
+bool backup_plan_tidy(const struct backup_folder *f, struct backup_source *s, const char *keep,
                       struct error **err)
 {
     cleanup(mem) char *prefix = catalog_format("ruche-%s-", backup_chain(f));
-    cleanup(mem) char *kept = bitmap_name(f, keep);
     json_t *list = query_disks(s, err), *entry;
     bool ok = list != NULL;
     size_t i;
     json_array_foreach(list, i, entry)
     {
-        ok = ok && tidy_disk(s, entry, prefix, kept, err);
+        ok = ok && tidy_disk(s, entry, prefix, keep, err);
     }
     json_decref(list);
     return ok;

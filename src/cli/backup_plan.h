@@ -12,12 +12,14 @@ struct disk_plan {
     char *name, *part;   /* of its file, and before it is complete */
     char *before;        /* the bitmap by which it is copied; NULL: all of it is */
     const char *backing; /* the file of the backup before; NULL: none. The manifest's */
-    char *after;         /* the bitmap that begins now; NULL: its format has none */
+    char *after;         /* the bitmap that begins now, the plan's; NULL: its format has none */
     uint64_t size;       /* bytes that the guest sees */
 };
 
 struct backup_plan {
     json_int_t number;
+    char *bitmap; /* the name of those that begin now: no other attempt's, and the manifest's once it succeeds
+                   */
     struct disk_plan *disk;
     size_t count;
     bool incremental; /* at least one disk is */
@@ -29,9 +31,9 @@ bool backup_plan_make(const struct backup_folder *f, struct backup_source *s, bo
                       struct backup_plan *p, struct error **err);
 void backup_plan_free(struct backup_plan *p);
 
-/* Removes bitmaps of the folder that are not `keep`'s of their disks: what killed and failed backups, and the
- * one before, have left. */
-bool backup_plan_tidy(const struct backup_folder *f, struct backup_source *s, json_int_t keep,
+/* Removes bitmaps of the folder that are not called `keep` (NULL: all): what killed and failed backups, and
+ * the one before, have left. */
+bool backup_plan_tidy(const struct backup_folder *f, struct backup_source *s, const char *keep,
                       struct error **err);
 
 #endif

@@ -20,8 +20,7 @@ static bool merge(struct backup_folder *f, json_t *file, struct error **err)
     cleanup(mem) char *by = catalog_format("%s.part", name);
     cleanup(mem) char *from = backup_path(f, name);
     cleanup(mem) char *to = backup_path(f, by);
-    const char *const words[] = {"qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", from, to, NULL};
-    return qemu_img(words, NULL, 0, err) && backup_replace(f, file, by, err);
+    return qemu_img_flatten(from, to, err) && backup_replace(f, file, by, err);
 }
 
 /* Those of its files that stand on others. */

@@ -27,12 +27,10 @@ static bool check_files(const struct backup_folder *f, const json_t *backup, str
     return true;
 }
 
-/* A disk with all that it stands on becomes one file. */
 static bool copy_disk(const struct backup_folder *f, const json_t *file, const char *to, struct error **err)
 {
     cleanup(mem) char *from = backup_path(f, backup_text(file, "name"));
-    const char *const words[] = {"qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", from, to, NULL};
-    return qemu_img(words, NULL, 0, err) && catalog_sync(to, err);
+    return qemu_img_flatten(from, to, err);
 }
 
 /* Disks that had been given to the machine are its own now. */
@@ -53,8 +51,10 @@ static bool copy_disks(const struct backup_folder *f, const json_t *backup, stru
         cleanup(mem) char *role = catalog_format("disk%zu", i + own);
         cleanup(mem) char *to = catalog_format("%s/given-%zu.qcow2", m->dir, i);
         file = backup_file(backup, role);
+        if (!file && json_is_true(json_object_get(disk, "readonly")))
+            continue;
         if (!file)
-            continue; /* only read, so it was not copied */
+            return error_set(err, EBADMSG, "the backup does not have disk %zu", i + own), false;
         if (!copy_disk(f, file, to, err))
             return false;
         json_object_set_new(disk, "file", json_string(to));

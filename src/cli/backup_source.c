@@ -3,6 +3,7 @@
 #include "cli/backup_source.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -12,6 +13,7 @@
 #include "catalog/file.h"
 #include "catalog/image.h"
 #include "catalog/machine_state.h"
+#include "cli/interrupt.h"
 #include "cli/machine_process.h"
 #include "cli/machine_words.h"
 
@@ -47,7 +49,8 @@ static bool await_ready(int fd, struct error **err)
     char line[1024] = "";
     cleanup(file) FILE *f = fdopen(fd, "r");
     if (!f || !fgets(line, sizeof(line), f))
-        return error_set(err, 0, "ruche-vmm ended without saying why"), false;
+        return error_set(err, 0, interrupt_pending() ? "interrupted" : "ruche-vmm ended without saying why"),
+               false;
     line[strcspn(line, "\n")] = 0;
     return strcmp(line, "ready") == 0 || (error_set(err, 0, "%s", line), false);
 }
@@ -93,16 +96,18 @@ bool backup_source_open(const struct machine *m, struct backup_source *s, struct
     if (s->running)
         return (s->control = control_open(state.control, ANSWER_MS, err)) != NULL;
     s->lock = machine_lock(m, err);
-    return s->lock >= 0 && start_helper(s, err);
+    return s->lock >= 0 && machine_is_here(m, err) && start_helper(s, err);
 }
 
 void backup_source_close(struct backup_source *s)
 {
     if (s->pid && s->control)
         control_command(s->control, "quit", NULL);
+    else if (s->pid)
+        kill(s->pid, SIGTERM);
     control_close(s->control);
-    if (s->pid)
-        waitpid(s->pid, NULL, 0);
+    while (s->pid && waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
     fd_cleanup(&s->lock);
     fd_cleanup(&s->turn);
     *s = (struct backup_source){.turn = -1, .lock = -1};

@@ -236,9 +236,9 @@ static bool copy_disks(struct taking *t, struct error **err)
 static bool enter(struct taking *t, const char created[], json_t *config, struct error **err)
 {
     json_t *entry =
-        json_pack("{s:I, s:s, s:s, s:s, s:s, s:O, s:O}", "number", t->plan.number, "created", created, "kind",
-                  t->plan.incremental ? "incremental" : "full", "why", t->plan.why, "consistency",
-                  t->consistency, "config", config, "files", t->files);
+        json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:O, s:O}", "number", t->plan.number, "created", created,
+                  "kind", t->plan.incremental ? "incremental" : "full", "why", t->plan.why, "bitmap",
+                  t->plan.bitmap, "consistency", t->consistency, "config", config, "files", t->files);
     json_array_append_new(backup_list(&t->folder), entry);
     json_object_set_new(t->folder.content, "next", json_integer(t->plan.number + 1));
     json_object_set_new(t->folder.content, "machine", json_string(t->source.m->name));
@@ -249,9 +249,8 @@ static bool take(struct taking *t, bool full, struct error **err)
 {
     char created[CATALOG_TIME_SIZE];
     json_t *config = json_deep_copy(t->source.m->config);
-    json_int_t last = json_integer_value(json_object_get(backup_last(&t->folder), "number"));
     bool ok = backup_source_stop_jobs(&t->source, err) &&
-              backup_plan_tidy(&t->folder, &t->source, last, err) &&
+              backup_plan_tidy(&t->folder, &t->source, backup_text(backup_last(&t->folder), "bitmap"), err) &&
               backup_plan_make(&t->folder, &t->source, full, &t->plan, err);
     if (ok && *t->plan.why)
         fprintf(stderr, "ruche: backup of machine '%s': not only what has changed is copied: %s\n",
@@ -260,19 +259,20 @@ static bool take(struct taking *t, bool full, struct error **err)
     ok = ok && add_boot(t, config, err) && copy_disks(t, err) && enter(t, created, config, err);
     json_decref(config);
     if (ok) /* if it fails the next one does it */
-        backup_plan_tidy(&t->folder, &t->source, t->plan.number, NULL);
+        backup_plan_tidy(&t->folder, &t->source, t->plan.bitmap, NULL);
     return ok;
 }
 
-/* Nothing half-made stays, as far as that can be; the next backup removes the rest. */
+/* Nothing half-made stays, as far as that can be; the next backup removes the rest. What counts is the
+ * manifest that is on the disk, whichever it is. */
 static void clear_up(struct taking *t)
 {
-    json_int_t last = json_integer_value(json_object_get(backup_last(&t->folder), "number"));
     interrupt_take();
+    if (!t->folder.content || !backup_reload(&t->folder, NULL))
+        return;
     if (t->source.control && backup_source_stop_jobs(&t->source, NULL))
-        backup_plan_tidy(&t->folder, &t->source, last, NULL);
-    if (t->folder.content)
-        backup_sweep(&t->folder, NULL);
+        backup_plan_tidy(&t->folder, &t->source, backup_text(backup_last(&t->folder), "bitmap"), NULL);
+    backup_sweep(&t->folder, NULL);
 }
 
 static void tell(const struct taking *t)

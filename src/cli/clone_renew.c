@@ -101,13 +101,15 @@ static bool run_script(struct agent *a, const struct machine *m, const json_t *o
     if (!ran)
         return false;
     list_failures(&result, failures, sizeof(failures));
-    bool late = result.timed_out;
+    bool late = result.timed_out, broke = result.status != 0;
     agent_result_release(&result);
     if (late)
         error_set(err, ETIMEDOUT, "the guest takes too long");
     else if (failures[0])
         error_set(err, 0, "the guest failed at: %s", failures);
-    return !late && !failures[0];
+    else if (broke)
+        error_set(err, 0, "the guest's shell broke off");
+    return !late && !failures[0] && !broke;
 }
 
 int clone_renew(const struct machine *m, const json_t *old_nets)

@@ -76,7 +76,7 @@ static bool check(struct work *w, struct error **err)
     if (!machine_image(&m, &image, err))
         return false;
     const char *own = json_string_value(json_object_get(m.config, "cmdline"));
-    if (image.name)
+    if (machine_has_disk(m.config) && (image.name || own))
         w->cmdline = catalog_format("%s", own ? own : image.cmdline ? image.cmdline : "");
     image_release(&image);
     return true;
@@ -118,9 +118,10 @@ static bool freeze(struct work *w, struct error **err)
     if (state.life != MACHINE_RUNNING)
         return freeze_off(w, err);
     if (v->layers.current.n >= LAYERS_MAX)
-        return error_set(err, ELOOP,
-                         "its disk has %zu layers, and no more than %d are opened (clone it --full)",
-                         v->layers.current.n, LAYERS_MAX),
+        return error_set(
+                   err, ELOOP,
+                   "its disk has %zu layers, and no more than %d are opened (stop it, and clone it --full)",
+                   v->layers.current.n, LAYERS_MAX),
                false;
     w->frozen.memory = true;
     return freeze_running(v, state.control, "clone", &w->frozen, err);

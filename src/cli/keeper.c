@@ -292,7 +292,8 @@ static bool settle(struct database *db, struct machine *m, struct error **err)
     if (!machine_image(m, &image, err))
         return false;
     image_release(&image);
-    if (!layers_drop_untouched(db, m, err) || !layers_load(db, m, &l, err) || !layers_sweep(&l, err))
+    if (!machine_is_here(m, err) || !layers_drop_untouched(db, m, err) || !layers_load(db, m, &l, err) ||
+        !layers_sweep(&l, err))
         return false;
     cleanup(mem) char *top = layer_path(m, m->disk);
     int untouched = m->resume && l.current.n ? overlay_untouched(top, err) : 1;

@@ -13,5 +13,7 @@
  * what it prints. It does not outlive this process. What it complains of becomes the error.
  */
 bool qemu_img(const char *const words[], char *out, size_t size, struct error **err);
+/* A qcow2 disk with all that it stands on becomes one file, which is made durable. */
+bool qemu_img_flatten(const char *from, const char *to, struct error **err);
 
 #endif

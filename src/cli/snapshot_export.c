@@ -14,13 +14,11 @@
 #include "cli/qemu_img.h"
 #include "cli/snapshots.h"
 
-/* A disk with all that it stands on becomes one file. */
 static bool export_disk(const struct visit *v, const struct snapshot *s, const char *dir, struct error **err)
 {
     cleanup(mem) char *from = layer_path(&v->m, s->disk);
     cleanup(mem) char *to = catalog_format("%s/disk.qcow2", dir);
-    const char *const words[] = {"qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", from, to, NULL};
-    return !machine_has_disk(s->config) || (qemu_img(words, NULL, 0, err) && catalog_sync(to, err));
+    return !machine_has_disk(s->config) || qemu_img_flatten(from, to, err);
 }
 
 static bool export_file(const char *from, const char *dir, const char *name, struct error **err)
@@ -67,11 +65,8 @@ bool snapshot_export(struct visit *v, const char *name, const char *to, struct e
         return false;
     if (lstat(dir, &st) == 0)
         return error_set(err, EEXIST, "'%s' is there already", dir), false;
-    cleanup(mem) char *draft = catalog_format("%s.part", dir);
-    /* A draft of an earlier command that was killed. */
-    if (!catalog_remove_tree(draft, err))
-        return false;
-    if (mkdir(draft, 0700) < 0)
+    cleanup(mem) char *draft = catalog_format("%s.XXXXXX", dir);
+    if (!mkdtemp(draft))
         return error_set_errno(err, errno, "make folder '%s'", draft), false;
     bool ok = fill(v, s, draft, err);
     if (ok && rename(draft, dir) < 0) {

@@ -44,7 +44,7 @@ bool visit_lock(struct visit *v, struct error **err)
     struct error *why = NULL;
     v->lock = machine_lock(&v->m, &why);
     if (v->lock >= 0)
-        return true;
+        return machine_is_here(&v->m, err);
     int code = why->code;
     error_set(err, code, "%s", code == EBUSY ? "another command has its hands on it" : error_text(why));
     error_free(why);
@@ -58,4 +58,15 @@ const struct snapshot *visit_find(const struct visit *v, const char *name, struc
         error_set(err, ENOENT, "there is no snapshot '%s' (ruche snapshot ls %s lists those there are)", name,
                   v->m.name);
     return s;
+}
+
+bool snapshots_none(const struct machine *m, const char *hint, struct error **err)
+{
+    cleanup(snapshot_list) struct snapshot_list list = {0};
+    cleanup(database) struct database *db = database_open(err);
+    if (!db || !snapshot_list(db, m, &list, err))
+        return false;
+    if (list.n)
+        error_set(err, EBUSY, "it has %zu snapshot%s (%s)", list.n, list.n == 1 ? "" : "s", hint);
+    return !list.n;
 }

@@ -28,6 +28,9 @@ bool visit_lock(struct visit *v, struct error **err);
 /* The snapshot of that name; NULL and *err when there is none. */
 const struct snapshot *visit_find(const struct visit *v, const char *name, struct error **err);
 
+/* Whether the machine has none; if not, *err has their number and, in brackets, `hint`. */
+bool snapshots_none(const struct machine *m, const char *hint, struct error **err);
+
 /*
  * What snapshots and clones are made of; snapshot_take.c.
  *

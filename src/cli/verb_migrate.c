@@ -8,12 +8,12 @@
 #include "base/cleanup.h"
 #include "base/parse.h"
 #include "base/util.h"
-#include "catalog/snapshot.h"
 #include "cli/control.h"
 #include "cli/interrupt.h"
 #include "cli/machines.h"
 #include "cli/moving.h"
 #include "cli/progress.h"
+#include "cli/snapshots.h"
 #include "cli/verb.h"
 
 #define COMMAND_MS 20000
@@ -163,28 +163,31 @@ static bool move(const struct machine *m, const char *address, const struct requ
     return true;
 }
 
-/* What is in the machine's folder stays there, and snapshots are only of use with the machine. */
-static bool check_snapshots(const struct machine *m, struct error **err)
+/* As it is now, while the caller keeps snapshots and clones from being made. */
+static bool look_again(struct machine *m, struct error **err)
 {
-    cleanup(snapshot_list) struct snapshot_list list = {0};
+    struct machine now = {0};
     cleanup(database) struct database *db = database_open(err);
-    if (!db || !snapshot_list(db, m, &list, err))
+    if (!db || !machine_find(db, m->uuid, &now, err))
         return false;
-    if (list.n)
-        error_set(err, EBUSY, "it has %zu snapshot%s, which cannot be moved (ruche snapshot rm removes them)",
-                  list.n, list.n == 1 ? "" : "s");
-    return !list.n;
+    machine_release(m);
+    *m = now;
+    return true;
 }
 
-static bool migrate(const struct machine *m, const char *address, const struct request *r, struct error **err)
+static bool migrate(struct machine *m, const char *address, const struct request *r, struct error **err)
 {
     struct machine_look look;
     struct error *why = NULL;
     struct control *c = NULL;
+    cleanup(fd) int at_snapshots = layers_lock(m, &why);
+    if (at_snapshots >= 0)
+        look_again(m, &why);
     machine_look(m, &look);
-    if (strcmp(look.status, "running") != 0 && strcmp(look.status, "paused") != 0)
+    if (!why && strcmp(look.status, "running") != 0 && strcmp(look.status, "paused") != 0)
         error_set(&why, ESRCH, "only a machine that runs can be moved, its status is '%s'", look.status);
-    else if (check_snapshots(m, &why) && (c = control_open(look.state.control, COMMAND_MS, &why)))
+    else if (!why && snapshots_none(m, "they stay in its folder; ruche snapshot rm removes them", &why) &&
+             (c = control_open(look.state.control, COMMAND_MS, &why)))
         move(m, address, r, c, &why);
     control_close(c);
     if (!why)

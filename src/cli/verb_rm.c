@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "catalog/snapshot.h"
 #include "cli/args.h"
 #include "cli/machines.h"
+#include "cli/snapshots.h"
 #include "cli/stop.h"
 #include "cli/verb.h"
 
@@ -36,14 +36,11 @@ static bool take_lock(const struct machine *m, bool force, int *lock, struct err
 /* They are more than the machine's name says. */
 static bool check_snapshots(const struct machine *m, struct error **err)
 {
-    cleanup(snapshot_list) struct snapshot_list list = {0};
-    cleanup(database) struct database *db = database_open(err);
-    if (!db || !snapshot_list(db, m, &list, err))
-        return false;
-    if (list.n)
-        error_set(err, EBUSY, "remove machine '%s': it has %zu snapshot%s (rm --force removes them with it)",
-                  m->name, list.n, list.n == 1 ? "" : "s");
-    return !list.n;
+    struct error *why = NULL;
+    if (snapshots_none(m, "rm --force removes them with it", &why))
+        return true;
+    error_prefix(err, why, "remove machine '%s'", m->name);
+    return false;
 }
 
 static bool remove_machine(struct machine *m, void *opaque, struct error **err)
@@ -54,13 +51,10 @@ static bool remove_machine(struct machine *m, void *opaque, struct error **err)
     if (!take_lock(m, *(const bool *)opaque, &lock, err))
         return false;
     struct machine_state state;
+    struct error *why = NULL;
     machine_state_read(m, &state);
-    if (machine_moved(&state) && !*(const bool *)opaque && machine_has_disk(m->config)) {
-        error_set(
-            err, EBUSY,
-            "remove machine '%s': it was moved to another host, and writes to its disk here (rm --force "
-            "removes that)",
-            m->name);
+    if (!*(const bool *)opaque && machine_has_disk(m->config) && !machine_is_here(m, &why)) {
+        error_prefix(err, why, "remove machine '%s' (rm --force does)", m->name);
         return false;
     }
     cleanup(database) struct database *db = database_open(err);

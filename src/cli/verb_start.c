@@ -25,8 +25,10 @@ static int start_all(void)
     int status = EXIT_OK;
     for (size_t i = 0; i < count; i++) {
         struct error *why = NULL;
+        struct machine_state state;
+        machine_state_read(&list[i], &state);
         if (json_is_true(json_object_get(list[i].config, "autostart")) && !machine_is_live(&list[i]) &&
-            !keeper_start(&list[i], &why))
+            !machine_moved(&state) && !keeper_start(&list[i], &why))
             status = failure(why);
     }
     machine_list_free(list, count);

@@ -22,6 +22,7 @@ struct disk_job {
     struct disk_job *next;
     struct board *board;
     char *id;
+    struct block *source;
     struct block_copy *copy; /* NULL: it has ended */
     uint64_t done, total, speed;
     bool keep, begun;
@@ -30,6 +31,8 @@ struct disk_job {
 
 static struct block *find_disk(const struct board *b, const char *device, struct error **err)
 {
+    if (b->migration || b->state == RUN_POSTMIGRATE)
+        return error_set(err, EBUSY, "the machine is moving to another host"), NULL;
     for (unsigned i = 0; i < b->config->disk_count; i++)
         if (strcmp(b->disk[i].device->id, device) == 0)
             return b->disk[i].block;
@@ -97,6 +100,9 @@ static bool job_prepare(struct board *b, const struct control_disk_change *c, st
     struct block *source = find_disk(b, c->device, err);
     if (!source)
         return false;
+    for (const struct disk_job *job = b->disk_jobs; job; job = job->next)
+        if (job->copy && job->source == source)
+            return error_set(err, EBUSY, "disk '%s' is being copied already", c->device), false;
     if (*find_job(b, c->job))
         return error_set(err, EEXIST, "there is a job '%s'", c->job), false;
     struct disk_job *job = calloc(1, sizeof(*job));
@@ -111,6 +117,7 @@ static bool job_prepare(struct board *b, const struct control_disk_change *c, st
                                      .done = copied,
                                      .opaque = job};
     job->board = b;
+    job->source = source;
     job->keep = c->keep;
     job->speed = c->speed;
     job->next = b->disk_jobs;
@@ -186,6 +193,14 @@ bool disk_jobs_change(void *opaque, const struct control_disk_change *changes, u
 }
 
 /* --- all jobs --- */
+
+bool disk_jobs_active(const struct board *b)
+{
+    for (const struct disk_job *job = b->disk_jobs; job; job = job->next)
+        if (job->copy)
+            return true;
+    return false;
+}
 
 bool disk_jobs_info(void *opaque, unsigned index, struct control_job *info)
 {

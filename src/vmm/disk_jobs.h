@@ -19,6 +19,8 @@ bool disk_jobs_info(void *opaque, unsigned index, struct control_job *info);
 bool disk_jobs_cancel(void *opaque, const char *id, struct error **err);
 bool disk_jobs_dismiss(void *opaque, const char *id, struct error **err);
 bool disk_jobs_set_speed(void *opaque, const char *id, uint64_t speed, struct error **err);
+/* Whether a disk is being copied. */
+bool disk_jobs_active(const struct board *b);
 /* Ends all of them at once. */
 void disk_jobs_free(struct board *b);
 

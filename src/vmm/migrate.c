@@ -63,6 +63,7 @@ struct migration {
     bool memory_changed;                       /* the main loop's: all of it is to be sent again */
     bool again;                                /* not frozen: something else has to happen first */
     bool let_go;                               /* the claim is not held: the destination may run */
+    bool sent;                                 /* it may have, and claim the machine */
     bool ready;                                /* the destination has everything */
     enum migrate_end end;
     const char *status;
@@ -415,8 +416,10 @@ static bool send_rest(struct migration *m, struct error **err)
 {
     struct frame f;
 
-    m->ready = send_memory(m, true, false, err) &&
-               frame_send_bytes(&m->stream, MIGRATE_STATE, m->state.data, m->state.len, err) &&
+    if (!send_memory(m, true, false, err))
+        return false;
+    m->sent = true;
+    m->ready = frame_send_bytes(&m->stream, MIGRATE_STATE, m->state.data, m->state.len, err) &&
                migrate_receive(&m->stream, MIGRATE_READY, &f, err);
     return m->ready;
 }
@@ -594,7 +597,7 @@ void migrate_free(struct migration *m)
         pthread_join(m->thread, NULL);
     throttle_set(&m->throttle, 0);
     dirty_log_stop(&m->log);
-    migrate_claim_settle(&m->claim, m->ready);
+    migrate_claim_settle(&m->claim, m->sent);
     page_writer_release(&m->writer);
     frame_stream_release(&m->stream);
     fd_cleanup(&m->stream.fd);

@@ -454,7 +454,7 @@ static void control_save_info(void *opaque, struct control_save *info)
 static void saved_is_damaged(struct board *b, const struct error *why)
 {
     log_line(LOG_ERROR, "%s; the machine stands still", error_text(why));
-    if (b->state != RUN_SHUTDOWN)
+    if (b->state != RUN_SHUTDOWN && !is_leaving(b))
         halt_with(b, RUN_INTERNAL_ERROR);
 }
 

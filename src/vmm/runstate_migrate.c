@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "block/block.h"
 #include "vmm/board.h"
+#include "vmm/disk_jobs.h"
 #include "vmm/migrate.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
@@ -84,11 +85,12 @@ bool runstate_migrate(void *opaque, const char *address, struct error **err)
 {
     struct board *b = opaque;
 
-    if (b->save || b->migration || (b->state != RUN_RUNNING && b->state != RUN_PAUSED))
+    if (b->save || b->migration || disk_jobs_active(b) || (b->state != RUN_RUNNING && b->state != RUN_PAUSED))
         return error_set(err, EBUSY, "cannot move the machine: %s",
-                         b->save        ? "it is being saved"
-                         : b->migration ? "it is being moved"
-                                        : "it has stopped"),
+                         b->save               ? "it is being saved"
+                         : b->migration        ? "it is being moved"
+                         : disk_jobs_active(b) ? "its disks are being copied"
+                                               : "it has stopped"),
                false;
     b->last_migration = (struct control_migration){.status = "none"};
     loop_timer_init(&b->moved_timer, b->m.loop, end_moved, b);

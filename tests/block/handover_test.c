@@ -9,23 +9,6 @@
 #include "os/sys.h"
 #include "support.h"
 
-#define PART (192 * KIB)
-
-static uint8_t data[PART], got[PART];
-
-static void fill(struct block *b, uint64_t offset, uint8_t value)
-{
-    memset(data, value, PART);
-    assert_int_equal(do_io(b, BLOCK_WRITE, offset, data, PART, false), 0);
-}
-
-static void expect(struct block *b, uint64_t offset, uint8_t value)
-{
-    assert_int_equal(do_io(b, BLOCK_READ, offset, got, PART, false), 0);
-    memset(data, value, PART);
-    assert_memory_equal(got, data, PART);
-}
-
 static void must_move(struct block *from, struct block *to)
 {
     struct error *err = NULL;
@@ -40,25 +23,25 @@ static void there_and_back(const char *format)
     struct block_info info;
     must_run("rm -f disk && qemu-img create -q -f %s disk 4M", format);
     struct block *a = must_open("disk", format, 0);
-    fill(a, 0, 1);
+    fill_part(a, 0, 1);
     struct block *b = must_open("disk", format, BLOCK_AWAY);
     block_get_info(b, &info);
     assert_int_equal(info.size, 4 * MIB);
     assert_false(info.readonly);
-    assert_int_equal(do_io(b, BLOCK_WRITE, 0, data, PART, false), -EROFS);
+    assert_int_equal(do_io(b, BLOCK_WRITE, 0, (uint8_t[512]){0}, 512, false), -EROFS);
     for (uint8_t i = 0; i < 5; i++) {
-        fill(a, MIB, (uint8_t)(10 + i));
+        fill_part(a, MIB, (uint8_t)(10 + i));
         must_move(a, b);
-        expect(b, 0, 1);
-        expect(b, MIB, (uint8_t)(10 + i));
-        fill(b, 2 * MIB, (uint8_t)(20 + i));
+        expect_part(b, 0, 1);
+        expect_part(b, MIB, (uint8_t)(10 + i));
+        fill_part(b, 2 * MIB, (uint8_t)(20 + i));
         block_close(a);
         a = b;
         b = must_open("disk", format, BLOCK_AWAY);
-        expect(a, 2 * MIB, (uint8_t)(20 + i));
+        expect_part(a, 2 * MIB, (uint8_t)(20 + i));
     }
     block_close(b);
-    fill(a, 0, 2);
+    fill_part(a, 0, 2);
     block_close(a);
     if (!strcmp(format, "qcow2"))
         must_run("qemu-img check -q disk");
@@ -83,17 +66,17 @@ static void test_only_one_has_it(void **state)
     assert_false(block_take(b, &err));
     assert_non_null(strstr(error_text(err), "in use by another program"));
     error_free(err);
-    fill(a, 0, 3);
+    fill_part(a, 0, 3);
     must_move(a, c);
     assert_false(block_take(b, NULL));
     assert_false(block_take(a, NULL));
-    expect(c, 0, 3);
+    expect_part(c, 0, 3);
     block_close(c); /* as when its process is killed: the lock ends with it */
     assert_true(block_take(a, NULL));
-    expect(a, 0, 3);
+    expect_part(a, 0, 3);
     /* Not when the other one wrote to it. */
     must_move(a, b);
-    fill(b, 0, 4);
+    fill_part(b, 0, 4);
     block_close(b);
     err = NULL;
     assert_false(block_take(a, &err));
@@ -123,7 +106,7 @@ static void test_failure_changes_nothing(void **state)
     struct error *err = NULL;
     must_run("rm -f disk && qemu-img create -q -f qcow2 disk 4M");
     struct block *a = must_open("disk", "qcow2", 0);
-    fill(a, 0, 4);
+    fill_part(a, 0, 4);
     int (*good)(int fd) = sys.fdatasync;
     sys.fdatasync = no_sync;
     assert_false(block_release(a, &err));
@@ -131,7 +114,7 @@ static void test_failure_changes_nothing(void **state)
     assert_non_null(strstr(error_text(err), "cannot let go of 'disk'"));
     error_free(err);
     assert_false(block_is_away(a));
-    fill(a, MIB, 5);
+    fill_part(a, MIB, 5);
     block_close(a);
     must_run("qemu-img check -q disk");
 }

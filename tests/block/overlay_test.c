@@ -12,31 +12,14 @@
 #include "support.h"
 
 #define SIZE (4 * MIB)
-#define PART (192 * KIB)
-
-static uint8_t data[PART], got[PART];
-
-static void fill(struct block *b, uint64_t offset, uint8_t value)
-{
-    memset(data, value, PART);
-    assert_int_equal(do_io(b, BLOCK_WRITE, offset, data, PART, false), 0);
-}
-
-static void expect(struct block *b, uint64_t offset, uint8_t value)
-{
-    assert_int_equal(do_io(b, BLOCK_READ, offset, got, PART, false), 0);
-    memset(data, value, PART);
-    assert_memory_equal(got, data, PART);
-}
-
 static struct block *begin(void)
 {
     must_run("rm -f *.qcow2 && qemu-img create -q -f qcow2 base.qcow2 %llu && "
              "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2",
              (unsigned long long)SIZE);
     struct block *b = must_open("base.qcow2", "qcow2", 0);
-    fill(b, 0, 1);
-    fill(b, MIB, 2);
+    fill_part(b, 0, 1);
+    fill_part(b, MIB, 2);
     return b;
 }
 
@@ -58,21 +41,21 @@ static void test_before_is_below(void **state)
     assert_string_equal(info.backing, "base.qcow2");
     /* Others may read what is below, and find it complete. */
     must_run("qemu-img check -q base.qcow2 && cp base.qcow2 then.qcow2");
-    fill(b, MIB, 3);
-    fill(b, 2 * MIB, 4);
-    expect(b, 0, 1);
-    expect(b, MIB, 3);
+    fill_part(b, MIB, 3);
+    fill_part(b, 2 * MIB, 4);
+    expect_part(b, 0, 1);
+    expect_part(b, MIB, 3);
     must_run("cmp base.qcow2 then.qcow2");
     block_close(b);
     must_run("qemu-img check -q base.qcow2 && qemu-img check -q top.qcow2 && cmp base.qcow2 then.qcow2");
     b = must_open("base.qcow2", "qcow2", BLOCK_READONLY);
-    expect(b, MIB, 2);
-    expect(b, 2 * MIB, 0);
+    expect_part(b, MIB, 2);
+    expect_part(b, 2 * MIB, 0);
     block_close(b);
     b = must_open("top.qcow2", "qcow2", 0);
-    expect(b, 0, 1);
-    expect(b, MIB, 3);
-    expect(b, 2 * MIB, 4);
+    expect_part(b, 0, 1);
+    expect_part(b, MIB, 3);
+    expect_part(b, 2 * MIB, 4);
     block_close(b);
 }
 
@@ -84,14 +67,14 @@ static void test_one_on_another(void **state)
         snprintf(above, sizeof(above), "layer%u.qcow2", i);
         must_run("qemu-img create -q -f qcow2 -b %s -F qcow2 %s", below, above);
         put(b, above);
-        fill(b, 2 * MIB, (uint8_t)(10 + i));
+        fill_part(b, 2 * MIB, (uint8_t)(10 + i));
         memcpy(below, above, sizeof(below));
     }
-    expect(b, MIB, 2);
-    expect(b, 2 * MIB, 14);
+    expect_part(b, MIB, 2);
+    expect_part(b, 2 * MIB, 14);
     block_close(b);
     b = must_open("layer2.qcow2", "qcow2", BLOCK_READONLY);
-    expect(b, 2 * MIB, 12);
+    expect_part(b, 2 * MIB, 12);
     block_close(b);
 }
 
@@ -115,11 +98,11 @@ static void test_refusals(void **state)
     refuse(b, "missing.qcow2", "No such file");
     refuse(b, "base.qcow2", "in use by another program");
     block_overlay_close(block_overlay_open(b, "top.qcow2", NULL));
-    fill(b, MIB, 5);
+    fill_part(b, MIB, 5);
     block_close(b);
     b = must_open("base.qcow2", "qcow2", BLOCK_READONLY);
     refuse(b, "top.qcow2", "open read-only");
-    expect(b, MIB, 5);
+    expect_part(b, MIB, 5);
     block_close(b);
 }
 
@@ -142,14 +125,14 @@ static void test_failure_changes_nothing(void **state)
     sys.fdatasync = good;
     assert_non_null(strstr(error_text(err), "Input/output error"));
     error_free(err);
-    fill(b, 2 * MIB, 6);
+    fill_part(b, 2 * MIB, 6);
     assert_true(block_overlay_put(b, overlay, NULL));
-    fill(b, MIB, 7);
+    fill_part(b, MIB, 7);
     block_close(b);
     must_run("qemu-img check -q base.qcow2 && qemu-img check -q top.qcow2");
     b = must_open("base.qcow2", "qcow2", BLOCK_READONLY);
-    expect(b, MIB, 2);
-    expect(b, 2 * MIB, 6);
+    expect_part(b, MIB, 2);
+    expect_part(b, 2 * MIB, 6);
     block_close(b);
 }
 

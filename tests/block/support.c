@@ -116,6 +116,21 @@ int do_io(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_
     return do_request(&req);
 }
 
+void fill_part(struct block *b, uint64_t offset, uint8_t value)
+{
+    static uint8_t data[PART];
+    memset(data, value, PART);
+    assert_int_equal(do_io(b, BLOCK_WRITE, offset, data, PART, false), 0);
+}
+
+void expect_part(struct block *b, uint64_t offset, uint8_t value)
+{
+    static uint8_t data[PART], got[PART];
+    assert_int_equal(do_io(b, BLOCK_READ, offset, got, PART, false), 0);
+    memset(data, value, PART);
+    assert_memory_equal(got, data, PART);
+}
+
 void poke(const char *path, uint64_t offset, const void *data, size_t length)
 {
     cleanup(fd) int fd = open(path, O_WRONLY);

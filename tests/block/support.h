@@ -36,6 +36,11 @@ int do_request(struct block_request *req);
 /* One request from start to end; its result. */
 int do_io(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_t length, bool may_unmap);
 
+/* A part of a disk, all of one value: writes it, and fails the test when it reads otherwise. */
+#define PART (192u * 1024)
+void fill_part(struct block *b, uint64_t offset, uint8_t value);
+void expect_part(struct block *b, uint64_t offset, uint8_t value);
+
 /* Reads and writes parts of a file, past the block layer. */
 void poke(const char *path, uint64_t offset, const void *data, size_t length);
 void peek(const char *path, uint64_t offset, void *data, size_t length);

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What tests of backups with guests share: a small machine that writes numbered records by itself, and its backups' disks."""
-import hashlib
 import json
 import os
 import re
 import subprocess
-import time
 
-from machine import PATIENCE
 from tiny import Tiny
 
 WRITES = "console=ttyS0 quiet panic=-1 writes"
@@ -17,12 +14,6 @@ class Backing(Tiny):
     def setUp(self):
         super().setUp()
         self.dir = self.path("backups")
-
-    def wait_for(self, condition):
-        deadline = time.monotonic() + 120 * PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.05)
 
     def told(self, name="web"):
         """The last record that the guest has told of since the machine was last started; 0: none."""
@@ -56,18 +47,6 @@ class Backing(Tiny):
         """The path of a disk's file."""
         names = {f["role"]: f["name"] for f in backup["files"]}
         return os.path.join(self.dir, names[f"disk{index}"])
-
-    def records(self, disk):
-        """The number of records on a disk, which have no gap and nothing behind them, and a digest."""
-        raw = self.path("raw")
-        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", disk, raw], check=True)
-        with open(raw, "rb") as f:
-            data = f.read()
-        n = 0
-        while data[(n + 1) * 512:(n + 2) * 512].rstrip(b"\0") == b"%d\n" % (n + 1):
-            n += 1
-        self.assertEqual(data[(n + 1) * 512:].count(0), len(data) - (n + 1) * 512)
-        return n, hashlib.sha256(data).hexdigest()
 
     def check_backups(self):
         """Every file is as the manifest says, sound, and nothing else is there."""

@@ -22,7 +22,7 @@ class Backups(Backing):
         out = self.backup(*words)
         backup = self.manifest()["backups"][-1]
         self.assertEqual((backup["kind"], backup["why"]), (kind, why), out)
-        n, _ = self.records(self.disk(backup))
+        n, _ = self.read_records(self.disk(backup))
         self.assertGreaterEqual(n, before)
         return n
 
@@ -38,7 +38,7 @@ class Backups(Backing):
         held.append(self.take("full", "", "--full"))
         held.append(self.take("incremental"))
         backups = self.check_backups()
-        self.assertEqual([self.records(self.disk(b))[0] for b in backups], held)
+        self.assertEqual([self.read_records(self.disk(b))[0] for b in backups], held)
         self.assertEqual([b["consistency"] for b in backups], ["crash"] * 6)
         self.assertEqual([b["number"] for b in backups], list(range(1, 7)))
         sizes = [os.path.getsize(self.disk(b)) for b in backups]
@@ -46,7 +46,7 @@ class Backups(Backing):
 
         # Older ones go, and the others hold what they held.
         self.ruche("backup", "prune", "--keep", "4", self.dir)
-        self.assertEqual([self.records(self.disk(b))[0] for b in self.check_backups()], held[2:])
+        self.assertEqual([self.read_records(self.disk(b))[0] for b in self.check_backups()], held[2:])
         self.write_more()
         self.take("incremental")
 
@@ -57,13 +57,13 @@ class Backups(Backing):
         self.start("again")
         self.assertGreater(self.told("again"), held[3])
         self.stop("again")
-        n, _ = self.records(self.layers("again")[0])
+        n, _ = self.read_records(self.layers("again")[0])
         self.assertGreater(n, held[3])
         # It is a machine like any other.
         self.ruche("snapshot", "create", "again", "one")
         self.dir = self.path("another")
         self.backup(name="again")
-        self.assertEqual(self.records(self.disk(self.manifest()["backups"][0]))[0], n)
+        self.assertEqual(self.read_records(self.disk(self.manifest()["backups"][0]))[0], n)
 
     def test_what_breaks_the_chain(self):
         unknown = "disk0: what has changed since the last backup is not known, as "
@@ -118,13 +118,13 @@ class Backups(Backing):
         backups = self.check_backups()
         self.assertEqual([b["kind"] for b in backups], ["full"] + ["incremental"] * 3)
         for b in backups:
-            first, second = (self.records(self.disk(b, i))[0] for i in (0, 1))
+            first, second = (self.read_records(self.disk(b, i))[0] for i in (0, 1))
             self.assertIn(first - second, (0, 1))
         self.stop()
         self.ruche("backup", "restore", "--name", "again", self.dir)
         folder = self.inspect("again")["folder"]
-        self.assertEqual(self.records(folder + "/given-0.qcow2")[0], second)
-        self.assertEqual(self.records(folder + "/disk.qcow2")[0], first)
+        self.assertEqual(self.read_records(folder + "/given-0.qcow2")[0], second)
+        self.assertEqual(self.read_records(folder + "/disk.qcow2")[0], first)
 
     def test_flipped_bits(self):
         print("seed", SEED, flush=True)

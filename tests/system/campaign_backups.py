@@ -6,27 +6,22 @@ next command that goes through leaves no leftovers and only sound files.
 """
 import json
 import os
-import random
-import signal
 import sqlite3
-import subprocess
-import time
 import unittest
 
 from backup_case import WRITES, Backing
-from machine import RUCHE
+from killing import EITHER, Killing
 
-SEED = int(os.environ.get("RUCHE_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+CHANCES = 3 * [(True, False), (False, False)] + EITHER  # mostly the machine goes on
 ROUNDS = int(os.environ.get("ROUNDS", "150"))
 
 
-class Killed(Backing):
+class Killed(Killing, Backing):
     def setUp(self):
         super().setUp()
-        self.rng = random.Random(SEED)
+        self.begin_killing()
         self.kept = {}  # by number: the records in the backup, and a digest of its disk
-        self.typical = {}
-        self.killed = self.incremental = 0
+        self.incremental = 0
         self.create("web", "--cmdline", WRITES)
 
     def running(self):
@@ -44,27 +39,6 @@ class Killed(Backing):
                       "restore": ["restore", "--name", "again", "--at", str(self.rng.choice(sorted(self.kept) or [1])), self.dir],
                       "prune": ["prune", "--keep", str(self.rng.randrange(1, 4)), self.dir]}[kind]
 
-    def run_and_kill(self, kind, words):
-        """Kills the command, the machine, both, or neither, somewhere in the time that such a command takes."""
-        begin = time.monotonic()
-        p = subprocess.Popen([RUCHE, "backup", *words], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if kind in self.typical:
-            time.sleep(self.rng.uniform(0, self.typical[kind] * 1.1))
-            command, machine = self.rng.choice([(True, False)] * 4 + [(False, False)] * 4 + [(False, True), (True, True)])
-            pid = self.inspect("web").get("pid") if machine else None
-            if command:
-                p.kill()
-            try:
-                if pid:
-                    os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        status = p.wait()
-        if status == 0:
-            self.typical[kind] = max(self.typical.get(kind, 0), time.monotonic() - begin)
-        self.killed += status != 0
-        return status
-
     def check_kept(self, kind, status, told):
         """All are there as they were, but for what the command was about."""
         if not os.path.exists(self.dir + "/backup.json"):
@@ -80,7 +54,7 @@ class Killed(Backing):
             self.assertEqual(len(new), 1)
         self.kept = {number: self.kept[number] for number in self.kept if number in backups}
         for number, b in backups.items():
-            now = self.records(self.disk(b))
+            now = self.read_records(self.disk(b))
             self.assertEqual(self.kept.setdefault(number, now), now, number)
         for number in new:
             self.incremental += backups[number]["kind"] == "incremental"
@@ -90,12 +64,12 @@ class Killed(Backing):
     def round(self):
         kind, words = self.choose()
         told = self.told() if self.running() else 0
-        status = self.run_and_kill(kind, words)
+        status = self.run_and_kill(kind, ["backup", *words], chances=CHANCES)
         self.wait_for(lambda: self.inspect("web")["status"] not in ("starting", "no-answer"))
         self.check_kept(kind, status, told)
         self.drop_restored(kind, status)
         if not self.running():  # and what the guest was told is on its disk
-            self.assertGreaterEqual(self.records(self.layers("web")[-1])[0], self.told())
+            self.assertGreaterEqual(self.read_records(self.layers("web")[-1])[0], self.told())
 
     def drop_restored(self, kind, status):
         """A machine that was restored is whole, or is not there."""
@@ -103,11 +77,10 @@ class Killed(Backing):
         if kind == "restore" and status == 0:
             self.assertTrue(there)
         if there:
-            self.assertIn(self.records(self.layers("again")[0]), self.kept.values())
+            self.assertIn(self.read_records(self.layers("again")[0]), self.kept.values())
             self.ruche("rm", "again")
 
     def test_any_instant(self):
-        print("seed", SEED, flush=True)
         self.start()
         for _ in range(ROUNDS):
             self.round()

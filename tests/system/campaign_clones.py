@@ -5,37 +5,24 @@ command or none, no record that a guest was told is durable is lost in any machi
 through leave no leftovers and only sound layers. The disks, with their numbered records, are read by qemu-img.
 """
 import os
-import random
 import re
-import signal
-import sqlite3
-import subprocess
-import time
 import unittest
 
-from machine import PATIENCE, RUCHE
+from killing import Killing
 from tiny import Tiny
 
-SEED = int(os.environ.get("RUCHE_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 ROUNDS = int(os.environ.get("ROUNDS", "100"))
 KINDS = {"memory": [], "cold": ["--cold"], "full": ["--full"], "snapshot": ["--snapshot", "one"]}
 
 
-class Killed(Tiny):
+class Killed(Killing, Tiny):
     def setUp(self):
         super().setUp()
-        self.rng = random.Random(SEED)
-        self.typical = dict.fromkeys(KINDS, 0.3)  # seconds that a command takes, at first a guess
-        self.killed = 0
+        self.begin_killing()
+        self.typical = dict.fromkeys(KINDS, 0.3)  # at first a guess
         self.create("web", "--cmdline", "console=ttyS0 quiet panic=-1 writes")
 
     # --- what is ---
-
-    def query(self, sql):
-        with sqlite3.connect(self.path("data/ruche/catalog.db")) as db:
-            rows = db.execute(sql).fetchall()
-        db.close()
-        return rows
 
     def machines(self):
         return {name: uuid for name, uuid in self.query("SELECT name, uuid FROM machine")}
@@ -52,25 +39,17 @@ class Killed(Tiny):
             return 0
 
     def records(self, name, layer=None):
-        """The number of records on a machine's disk, or in a layer of it, which have no gap and nothing behind them."""
-        top = layer or self.query(f"SELECT disk FROM machine WHERE name = '{name}'")[0][0]
-        raw = self.path("raw")
-        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", os.path.join(self.home(name), top), raw], check=True)
-        with open(raw, "rb") as f:
-            data = f.read()
-        n = 0
-        while data[(n + 1) * 512:(n + 2) * 512].rstrip(b"\0") == b"%d\n" % (n + 1):
-            n += 1
-        self.assertEqual(data[(n + 1) * 512:].count(0), len(data) - (n + 1) * 512)
+        """The number of records on a machine's disk, or in a layer of it. A machine that runs stands still meanwhile."""
+        layer = layer or self.query(f"SELECT disk FROM machine WHERE name = '{name}'")[0][0]
+        running = self.status(name) == "running"
+        if running:
+            self.ruche("pause", name)
+        n, _ = self.read_records(os.path.join(self.home(name), layer))
+        if running:
+            self.ruche("resume", name)
         return n
 
     # --- what is done ---
-
-    def wait_for(self, condition):
-        deadline = time.monotonic() + 120 * PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.05)
 
     def status(self, name):
         return self.inspect(name)["status"]
@@ -89,26 +68,6 @@ class Killed(Tiny):
     def processes(self):
         """Those of machines that run now."""
         return [pid for pid in (self.inspect(name).get("pid") for name in self.machines()) if pid]
-
-    def run_and_kill(self, kind, names):
-        begin = time.monotonic()
-        p = subprocess.Popen([RUCHE, "clone", *KINDS[kind], "web", *names], env=self.env, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL)
-        time.sleep(self.rng.uniform(0, self.typical[kind] * 1.1))
-        command, machine = self.rng.choice([(True, False), (False, True), (True, True)])
-        victims = self.processes() if machine else []
-        if command:
-            p.kill()
-        try:
-            if victims:
-                os.kill(self.rng.choice(victims), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        status = p.wait()
-        if status == 0:
-            self.typical[kind] = max(self.typical.get(kind, 0), time.monotonic() - begin)
-        self.killed += status != 0
-        return status
 
     # --- what must hold ---
 
@@ -138,7 +97,7 @@ class Killed(Tiny):
         # Of a machine that is ended meanwhile it may not have been written down.
         told = self.told("web")
         names = [f"c{number}-{i}" for i in range(self.rng.randrange(1, 4))]
-        status = self.run_and_kill(kind, names)
+        status = self.run_and_kill(kind, ["clone", *KINDS[kind], "web", *names], Killed.processes)
         self.wait_for(lambda: self.status("web") not in ("starting", "no-answer"))
         there = self.check_clones(kind, names, status, told)
         self.end("web")
@@ -151,7 +110,6 @@ class Killed(Tiny):
             self.ruche("snapshot", "rm", "web", "more")
 
     def test_any_instant(self):
-        print("seed", SEED, flush=True)
         self.start("web")
         self.ruche("snapshot", "create", "web", "one")
         self.early = self.records("web", self.query("SELECT disk FROM snapshot")[0][0])

@@ -4,30 +4,23 @@
 record that the guest was told is durable is lost, each snapshot holds what it held, the machine starts, and commands that go
 through leave no leftovers and only sound layers. The disk, with its numbered records, is read by qemu-img.
 """
-import hashlib
 import os
-import random
 import re
 import signal
-import sqlite3
 import subprocess
-import time
 import unittest
 
-from machine import PATIENCE, RUCHE
+from killing import Killing
 from tiny import Tiny
 
-SEED = int(os.environ.get("RUCHE_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 ROUNDS = int(os.environ.get("ROUNDS", "150"))
 
 
-class Killed(Tiny):
+class Killed(Killing, Tiny):
     def setUp(self):
         super().setUp()
-        self.rng = random.Random(SEED)
+        self.begin_killing()
         self.kept = {}  # by snapshot: the records on its disk, and a digest of all of it
-        self.typical = {}
-        self.killed = 0
         self.create("web", "--cmdline", "console=ttyS0 quiet panic=-1 writes")
         self.web = self.inspect("web")["folder"]
 
@@ -44,34 +37,13 @@ class Killed(Tiny):
         except FileNotFoundError:
             return []
 
-    def query(self, sql):
-        with sqlite3.connect(self.path("data/ruche/catalog.db")) as db:
-            rows = db.execute(sql).fetchall()
-        db.close()
-        return rows
-
     def top(self):
         return self.query("SELECT disk FROM machine")[0][0]
 
     def look_at(self, layer):
-        """The number of records that a layer shows, which have no gap and nothing behind them, and a digest."""
-        raw = self.path("raw")
-        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", os.path.join(self.web, layer), raw], check=True)
-        with open(raw, "rb") as f:
-            data = f.read()
-        n = 0
-        while data[(n + 1) * 512:(n + 2) * 512].rstrip(b"\0") == b"%d\n" % (n + 1):
-            n += 1
-        self.assertEqual(data[(n + 1) * 512:].count(0), len(data) - (n + 1) * 512)
-        return n, hashlib.sha256(data).hexdigest()
+        return self.read_records(os.path.join(self.web, layer))
 
     # --- what is done ---
-
-    def wait_for(self, condition):
-        deadline = time.monotonic() + 120 * PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.05)
 
     def start(self):
         if os.path.exists(self.web + "/console"):
@@ -90,28 +62,6 @@ class Killed(Tiny):
         elif running and not wanted:
             self.ruche("stop", "--force", "--timeout", "0", "web")
         return kind, f"n{number}" if kind == "create" else self.rng.choice(names)
-
-    def run_and_kill(self, kind, name):
-        """Kills the command, the machine, or both, somewhere in the time that such a command takes."""
-        begin = time.monotonic()
-        p = subprocess.Popen([RUCHE, "snapshot", kind, "web", name], env=self.env, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL)
-        if kind in self.typical:
-            time.sleep(self.rng.uniform(0, self.typical[kind] * 1.1))
-            command, machine = self.rng.choice([(True, False), (False, True), (True, True)])
-            pid = self.inspect("web").get("pid") if machine else None
-            if command:
-                p.kill()
-            try:
-                if pid:
-                    os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        status = p.wait()
-        if status == 0:
-            self.typical[kind] = max(self.typical.get(kind, 0), time.monotonic() - begin)
-        self.killed += status != 0
-        return status
 
     # --- what must hold ---
 
@@ -142,7 +92,7 @@ class Killed(Tiny):
         kind, name = self.choose(number)
         told, top = self.told(), self.top()
         running = self.status() == "running"
-        status = self.run_and_kill(kind, name)
+        status = self.run_and_kill(kind, ["snapshot", kind, "web", name])
         self.wait_for(lambda: self.status() not in ("starting", "no-answer"))
         self.check_snapshots(kind, name, status)
         if kind == "create" and name in self.kept and running:
@@ -157,7 +107,6 @@ class Killed(Tiny):
         self.start()
 
     def test_any_instant(self):
-        print("seed", SEED, flush=True)
         self.start()
         for number in range(ROUNDS):
             self.round(number)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Named machines of a small image: busybox, with the kernel of the image `debian` and a disk of 64 MiB that it does not mount."""
 import glob
+import hashlib
 import json
 import os
 import subprocess
+import time
 
 import initramfs
 from machine import ENGINE, PATIENCE, RUCHE, Case, image, sha256
@@ -98,6 +100,24 @@ class Tiny(Case):
 
     def layers(self, name):
         return sorted(glob.glob(self.inspect(name)["folder"] + "/disk*.qcow2"))
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + 120 * PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+    def read_records(self, disk):
+        """The number of records on a disk that nobody writes to, which have no gap and nothing behind them, and a digest."""
+        raw = self.path("raw")
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", disk, raw], check=True)
+        with open(raw, "rb") as f:
+            data = f.read()
+        n = 0
+        while data[(n + 1) * 512:(n + 2) * 512].rstrip(b"\0") == b"%d\n" % (n + 1):
+            n += 1
+        self.assertEqual(data[(n + 1) * 512:].count(0), len(data) - (n + 1) * 512)
+        return n, hashlib.sha256(data).hexdigest()
 
     def check_layers(self, name):
         for layer in self.layers(name):

@@ -24,8 +24,6 @@
 
 struct bt_kept;
 
-#define BT_KEPT_PLACES 512u
-
 /* A block as it is kept. Offsets in its code and record are from their beginnings. */
 struct bt_kept_block {
     uint16_t mode, page_off;
