@@ -49,6 +49,21 @@ class Stopped(Real):
         self.assertRegex(rows[3], r" +3  \S+Z +incremental +\S+ \wiB stopped")
         self.assertIn("verify: done", self.ruche("backup", "verify", self.dir)[1])
 
+    def test_folder_that_was_copied(self):
+        """Both go on from the same backup, and neither knows what the other has noted."""
+        self.ruche("backup", "web", self.dir)
+        shutil.copytree(self.dir, self.path("copy"))
+        self.write("1M", 5)
+        self.ruche("backup", "web", self.dir)
+        self.write("2M", 6)
+        self.ruche("backup", "web", self.path("copy"))
+        self.write("3M", 7)
+        self.ruche("backup", "web", self.dir)
+        self.same(self.backups()[-1], self.second)
+        self.dir = self.path("copy")
+        self.ruche("backup", "web", self.dir)
+        self.same(self.backups()[-1], self.second)
+
     def test_restore(self):
         self.ruche("backup", "web", self.dir)
         copy = self.path("copy")
@@ -118,6 +133,8 @@ class Stopped(Real):
         for change, reason in (
                 (lambda c: c.update(version=2), "a newer Ruche"),
                 (lambda c: disk(c, 0).update(name="../x"), "does not have the form"),
+                (lambda c: disk(c, 0).update(name="nbd:1-disk0.qcow2"), "does not have the form"),
+                (lambda c: disk(c, 1).update(backing=c["backups"][0]["files"][0]["name"]), "does not have the form"),
                 (lambda c: c.update(next=2), "does not have the form"),
                 (lambda c: c["backups"].reverse(), "does not have the form"),
                 (lambda c: disk(c, 1).pop("backing"), "does not stand on what the manifest says"),

@@ -10,7 +10,7 @@ import time
 import unittest
 import uuid
 
-from harness import RUCHE, Named
+from harness import RECIPE, RUCHE, Named, contents
 
 CONFIG = {"cpus": 1, "memory": 64 << 20, "kernel": "/k", "nets": [], "disks": []}
 
@@ -47,6 +47,28 @@ class Words(Named):
         self.create()
         self.assertIn("its status is 'stopped'", self.refused("migrate", "web", "unix:/x"))
         self.assertIn("no machine 'other'", self.refused("migrate", "other", "unix:/x"))
+
+
+class Moved(Named):
+    """A machine that is elsewhere, with its disk still here."""
+
+    def test_is_left_alone(self):
+        self.write("recipes/small", RECIPE, 0o755)
+        self.ruche("image", "build", "small")
+        self.ruche("create", "web", "--autostart", "small")
+        self.ruche("start", "web")
+        subprocess.run([RUCHE, "console", "web"], input="exit 124\n", capture_output=True, text=True, timeout=60, check=False,
+                       env=self.env)
+        self.wait_until(lambda: self.inspect()["status"] == "moved")
+        before = contents(self.path("data/ruche/machines"))
+        for words in (("start", "web"), ("rm", "web"), ("clone", "web", "copy"), ("snapshot", "create", "web", "one"),
+                      ("backup", "web", self.path("backups"))):
+            self.assertIn("it was moved to another host", self.refused(*words), words)
+        self.ruche("start", "--autostart")
+        self.assertEqual(self.inspect()["status"], "moved")
+        after = contents(self.path("data/ruche/machines"))
+        self.assertEqual({name for name in after if name.endswith(".qcow2")}, {name for name in before if name.endswith(".qcow2")})
+        self.ruche("rm", "--force", "web")
 
 
 class Peers(Named):
