@@ -267,6 +267,23 @@ static void test_trust(void **state)
     assert_null(bt_kept_open("/proc", &model, 7));
 }
 
+/* Nobody has used it for long, but for the one that is asked for. */
+static void test_old(void **state)
+{
+    const struct timespec old[2] = {{.tv_sec = time(NULL) - 40 * 24 * 3600},
+                                    {.tv_sec = time(NULL) - 40 * 24 * 3600}};
+    char recent[64], aged[64];
+    bt_kept_close(open_it());
+    snprintf(recent, sizeof(recent), "%s/bt-recent", folder);
+    snprintf(aged, sizeof(aged), "%s/bt-aged", folder);
+    close(open(recent, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    close(open(aged, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    assert_int_equal(utimensat(AT_FDCWD, aged, old, 0), 0);
+    bt_kept_close(open_it());
+    assert_int_equal(access(recent, F_OK), 0);
+    assert_int_equal(access(aged, F_OK), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +292,7 @@ int main(void)
         cmocka_unit_test_teardown(test_killed, empty_folder),
         cmocka_unit_test_teardown(test_full_disk, empty_folder),
         cmocka_unit_test_teardown(test_trust, empty_folder),
+        cmocka_unit_test_teardown(test_old, empty_folder),
     };
     struct error *err = NULL;
     if (!mkdtemp(folder) || !cpuid_model_build(&model, "v1", 1, &err))

@@ -11,6 +11,7 @@
  */
 #include "engine/bt/kept.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -42,6 +44,7 @@
 #define READ_AHEAD   (32u * 1024)
 #define WINDOW_SIZE  (READ_AHEAD + ENTRY_MAX)
 #define WRITE_SIZE   (256u * 1024)
+#define OLD_SECONDS  (30 * 24 * 3600)
 #define BUILD_ID     20
 
 struct header {
@@ -196,6 +199,19 @@ static bool make_folder(const char *folder)
     return mkdir(folder, 0700) == 0 || errno == EEXIST;
 }
 
+/* Files of programs and models that nobody has used for long: each build of the program has its own. */
+static void forget_old(int dir)
+{
+    DIR *d = fdopendir(dup(dir));
+    struct stat st;
+    for (const struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d))
+        if (!strncmp(e->d_name, "bt-", 3) && fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            st.st_mtime < time(NULL) - OLD_SECONDS)
+            unlinkat(dir, e->d_name, 0); /* whoever has it open goes on with it */
+    if (d)
+        closedir(d);
+}
+
 static int open_file(const char *folder, const struct header *header)
 {
     char name[64];
@@ -206,7 +222,10 @@ static int open_file(const char *folder, const struct header *header)
         return -1;
     snprintf(name, sizeof(name), "bt-%08x-%016llx", crc32c(0, header->build, BUILD_ID),
              (unsigned long long)header->model);
+    forget_old(dir);
     cleanup(fd) int fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        futimens(fd, NULL); /* it is in use */
     return fd >= 0 && trusted(fd, S_IFREG) ? steal_fd(&fd) : -1;
 }
 
