@@ -119,6 +119,8 @@ static int check_request(const struct block *b, const struct block_request *req)
         return -EINVAL;
     if (req->op != BLOCK_READ && b->top->readonly)
         return -EROFS;
+    if (b->away)
+        return -EBUSY;
     if (req->op == BLOCK_READ || req->op == BLOCK_WRITE) {
         uint64_t sum = 0;
         for (int i = 0; i < req->iov_count; i++) {

@@ -110,6 +110,13 @@ static void qcow2_free(struct qcow2 *q)
     free(q);
 }
 
+/* While another process writes it, its tables are not those of one instant. They are read when it is taken.
+ */
+static bool stands_in(const struct layer *l)
+{
+    return l->block->away && l->readonly && !l->above;
+}
+
 static bool open_tables(struct qcow2 *q, struct error **err)
 {
     if (!qcow2_read_header(q, err))
@@ -124,6 +131,10 @@ static bool open_tables(struct qcow2 *q, struct error **err)
         (!qcow2_claim(q, q->reftable_offset, q->reftable_size * 8, err) || !read_reftable(q, err) ||
          !qcow2_read_snapshots(q, err) || !qcow2_bitmaps_load(q, err)))
         return false;
+    if (stands_in(q->layer)) {
+        q->l1 = calloc(q->l1_size, sizeof(*q->l1));
+        return q->l1 || fail(q, ENOMEM, err);
+    }
     if (!read_l1(q, err))
         return false;
     q->fresh = cluster_of(q, round_up(q->file_end, q->cluster_size));

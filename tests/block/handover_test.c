@@ -57,6 +57,23 @@ static void test_raw(void **state)
     there_and_back("raw");
 }
 
+/* What another process is just writing is not all of one instant: data is told of before the file's size is
+ * seen. */
+static void test_just_being_written(void **state)
+{
+    must_run("rm -f disk && qemu-img create -q -f qcow2 disk 4M");
+    struct block *a = must_open("disk", "qcow2", 0);
+    fill_part(a, 0, 1);
+    assert_int_equal(do_io(a, BLOCK_FLUSH, 0, NULL, 0, false), 0);
+    uint64_t l1 = peek_be64("disk", 40), l2 = peek_be64("disk", l1) & 0x00fffffffffffe00ull;
+    poke_be64("disk", l2 + 8 * 40, (1ull << 63) | 64 * MIB);
+    struct block *b = must_open("disk", "qcow2", BLOCK_AWAY);
+    assert_int_equal(do_io(b, BLOCK_READ, 0, (uint8_t[512]){0}, 512, false), -EBUSY);
+    block_close(b);
+    block_close(a);
+    must_refuse("disk", "qcow2", 0, "truncated");
+}
+
 static void test_only_one_has_it(void **state)
 {
     struct error *err = NULL;
@@ -124,6 +141,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_qcow2),
         cmocka_unit_test(test_raw),
+        cmocka_unit_test(test_just_being_written),
         cmocka_unit_test(test_only_one_has_it),
         cmocka_unit_test(test_not_the_same_file),
         cmocka_unit_test(test_failure_changes_nothing),

@@ -109,7 +109,7 @@ class Hosts(Tiny):
         self.assertEqual(self.received(receiver), "other\n")
         self.assertEqual(self.status(self.there, "other"), "running")
         self.assertIn("moved to another host", self.ruche("rm", "box", status=125))
-        self.assertIn("in use by another program", self.ruche("start", "box", status=125))
+        self.assertIn("was moved to another host", self.ruche("start", "box", status=125))
 
     def test_tcp(self):
         key, other = self.path("key"), self.path("other")
